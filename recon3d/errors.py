@@ -1,0 +1,8 @@
+"""The one exception for what a user can mend."""
+
+
+class UserError(Exception):
+    """Bad input or a machine limit, told in one line: what is wrong, in which file (frame, row, key), what to do.
+
+    The command line prints the message without a traceback and exits with code 2.
+    """
