@@ -1,0 +1,12 @@
+"""The few operations that decide speed.
+
+Each is one torch custom op in a folder of its own: ``reference.py`` is the readable truth in plain torch (any device,
+any float type), ``cpu.py`` the numba implementation, ``cuda.py`` the Triton one; ``__init__.py`` declares the op, its
+shapes and its gradient. Torch's dispatcher picks the implementation from the device of the tensors.
+"""
+
+from recon3d.kernels.compositing import composite
+from recon3d.kernels.hash_grid import HashLayout, hash_encode
+from recon3d.kernels.marching import march_rays
+
+__all__ = ["HashLayout", "composite", "hash_encode", "march_rays"]
