@@ -188,7 +188,7 @@ def encode(
 ) -> Tensor:
     points = x.detach().contiguous().numpy()
     source = (table if shadow is None else shadow).detach()
-    values = source.to(x.dtype).numpy()
+    values = source.to(x.dtype).contiguous().numpy()
     out = x.new_empty(x.shape[0], len(scales) * table.shape[1])
     layout = _layout(points, scales, resolutions, offsets)
     run_parallel(_encode, [(a, b, points, values, *layout, out.numpy()) for a, b in _spans(len(points))])
@@ -211,12 +211,13 @@ def encode_backward(
     layout = _layout(points, scales, resolutions, offsets)
     grad_table, grad_x = table.new_empty(0), x.new_empty(0)
     if need_table:
-        grad_table = torch.empty_like(table)
+        total = x.new_empty(table.shape)
         # Fine levels take longest (their rows lie apart in memory), so they go first.
         levels = reversed(range(len(scales)))
-        run_parallel(_table_gradient, [(level, points, incoming, *layout, grad_table.numpy()) for level in levels])
+        run_parallel(_table_gradient, [(level, points, incoming, *layout, total.numpy()) for level in levels])
+        grad_table = total.to(table.dtype)
     if need_x:
-        values = (table if shadow is None else shadow).detach().to(x.dtype).numpy()
+        values = (table if shadow is None else shadow).detach().to(x.dtype).contiguous().numpy()
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
         tasks = [(a, b, points, values, incoming, *layout, grad_x.numpy()) for a, b in _spans(len(points))]
         run_parallel(_point_gradient, tasks)

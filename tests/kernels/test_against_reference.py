@@ -1,0 +1,228 @@
+"""Every implementation of every kernel against its reference in float64, gradients included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kernel_cases import (
+    HASH_SHAPES,
+    IMPLEMENTATIONS,
+    PACKS,
+    hash_inputs,
+    hash_layout,
+    layout_lists,
+    move,
+    occupancy_blobs,
+    packed_samples,
+    rays_through_box,
+)
+from torch.testing import assert_close
+
+from recon3d.kernels.compositing import reference as compositing_reference
+from recon3d.kernels.hash_grid import reference as hash_reference
+from recon3d.kernels.marching import reference as marching_reference
+
+pytestmark = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+POINTS = 150
+
+
+def hash_truth(x, table, grad, lists):
+    """Features and both gradients, by autograd through the reference in float64."""
+    x, table = x.double().requires_grad_(), table.double().requires_grad_()
+    out = hash_reference.encode(x, table, *lists)
+    return out.detach(), *torch.autograd.grad(out, (table, x), grad.double())
+
+
+def hash_run(implementation, x, table, shadow, grad, lists, need_table=True, need_x=True):
+    module = implementation.of("hash_grid")
+    x, table, shadow, grad = move((x, table, shadow, grad), implementation.device)
+    out = module.encode(x, table, shadow, *lists)
+    gradients = module.encode_backward(grad.to(out.dtype), x, table, shadow, *lists, need_table, need_x)
+    return [v.cpu() for v in (out, *gradients)]
+
+
+@pytest.mark.parametrize(("dim", "features"), HASH_SHAPES)
+def test_hash_grid_float64(implementation, dim, features):
+    layout = hash_layout(dim, features)
+    x, table, grad = hash_inputs(layout, POINTS, torch.float64)
+    truth = hash_truth(x, table, grad, layout_lists(layout))
+    for value, expected in zip(hash_run(implementation, x, table, None, grad, layout_lists(layout)), truth):
+        assert_close(value, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("dim", "features"), [(2, 4), (3, 2)])
+def test_hash_grid_float32(implementation, dim, features):
+    layout = hash_layout(dim, features)
+    x, table, grad = hash_inputs(layout, POINTS, torch.float32)
+    truth = hash_truth(x, table, grad, layout_lists(layout))
+    # A coordinate's gradient grows with the finest level's scale.
+    for value, expected, atol in zip(
+        hash_run(implementation, x, table, None, grad, layout_lists(layout)), truth, (1e-4, 1e-4, 1e-2)
+    ):
+        assert value.dtype == torch.float32
+        assert_close(value.double(), expected, rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_hash_grid_with_shadow(implementation, dtype):
+    """The shadow is what is read; the table's gradient keeps the table's type."""
+    layout = hash_layout(3, 2)
+    x, table, grad = hash_inputs(layout, POINTS, torch.float32)
+    shadow = table.to(dtype)
+    grad = grad.to(dtype).float()
+    truth = hash_truth(x, shadow, grad, layout_lists(layout))
+    out, grad_table, grad_x = hash_run(implementation, x, table * 0, shadow, grad, layout_lists(layout))
+    assert out.dtype == dtype
+    assert_close(out.double(), truth[0], rtol=torch.finfo(dtype).eps, atol=1e-3)
+    assert grad_table.dtype == torch.float32
+    assert_close(grad_table.double(), truth[1], rtol=1e-4, atol=1e-4)
+    assert_close(grad_x.double(), truth[2], rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_hash_grid_in_half_precision(implementation, dtype):
+    """A table in half precision, without a shadow, gets its gradient in its own type, but not summed in it."""
+    layout = hash_layout(2, 2)
+    x, table, grad = hash_inputs(layout, POINTS, torch.float32)
+    truth = hash_truth(x, table.to(dtype), grad.to(dtype), layout_lists(layout))
+    out, grad_table, _ = hash_run(implementation, x, table.to(dtype), None, grad, layout_lists(layout))
+    assert out.dtype == grad_table.dtype == dtype
+    assert_close(out.double(), truth[0], rtol=torch.finfo(dtype).eps, atol=1e-3)
+    assert_close(grad_table.double(), truth[1], rtol=torch.finfo(dtype).eps, atol=1e-3)
+
+
+def test_hash_grid_gradients_on_demand(implementation):
+    layout = hash_layout(2, 2)
+    x, table, grad = hash_inputs(layout, 20, torch.float32)
+    for need_table, need_x in [(True, False), (False, True)]:
+        _, grad_table, grad_x = hash_run(implementation, x, table, None, grad, layout_lists(layout), need_table, need_x)
+        assert grad_table.shape == (table.shape if need_table else (0,))
+        assert grad_x.shape == (x.shape if need_x else (0,))
+
+
+def test_hash_grid_no_points(implementation):
+    layout = hash_layout(3, 2)
+    x, table, grad = hash_inputs(layout, 5, torch.float32)
+    out, grad_table, grad_x = hash_run(implementation, x[:0], table, None, grad[:0], layout_lists(layout))
+    assert out.shape == (0, layout.levels * 2) and grad_x.shape == (0, 3)
+    assert_close(grad_table, torch.zeros_like(table))
+
+
+def test_hash_grid_strided_inputs(implementation):
+    layout = hash_layout(3, 2)
+    x, table, grad = hash_inputs(layout, 20, torch.float64)
+    plain = hash_run(implementation, x, table, None, grad, layout_lists(layout))
+    strided = [v.T.contiguous().T for v in (x, table, grad)]
+    assert not any(v.is_contiguous() for v in strided)
+    for value, expected in zip(hash_run(implementation, *strided[:2], None, strided[2], layout_lists(layout)), plain):
+        assert_close(value, expected)
+
+
+def march_run(implementation, *inputs):
+    return [v.cpu() for v in implementation.of("marching").march(*move(inputs, implementation.device))]
+
+
+@pytest.mark.parametrize("cone", [0.0, 0.02])
+@pytest.mark.parametrize("cells", [20, 16])
+def test_marching_float64(implementation, cells, cone):
+    """Sample for sample what testing every position finds."""
+    *rays, jitter = rays_through_box(40, torch.float64)
+    inputs = (*rays, occupancy_blobs(cells), jitter, 0.037, cone)
+    offsets, ray_index, t, dt = march_run(implementation, *inputs)
+    expected = marching_reference.march(*inputs)
+    assert len(expected[1]) > 100
+    assert_close(offsets, expected[0])
+    assert_close(ray_index, expected[1])
+    assert_close(t, expected[2], rtol=1e-12, atol=0)
+    assert_close(dt, expected[3], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("cone", [0.0, 0.02])
+def test_marching_float32(implementation, cone):
+    """As in float64, but for the few samples that rounding puts on the other side of a cell's border."""
+    *rays, jitter = rays_through_box(60, torch.float32, seed=3)
+    inputs = (*rays, occupancy_blobs(24), jitter, 0.021, cone)
+    offsets, ray_index, t, dt = march_run(implementation, *inputs)
+    _, expected_ray, expected_t, _ = marching_reference.march(
+        *(v.double() if torch.is_tensor(v) and v.is_floating_point() else v for v in inputs)
+    )
+    assert t.dtype == dt.dtype == torch.float32 and offsets.dtype == torch.int64 and ray_index.dtype == torch.int32
+    found = {(r, round(d / 0.005)) for r, d in zip(ray_index.tolist(), t.tolist())}
+    wanted = [(r, d / 0.005) for r, d in zip(expected_ray.tolist(), expected_t.tolist())]
+    missed = sum(not {(r, round(d - 0.1)), (r, round(d + 0.1))} & found for r, d in wanted)
+    assert missed <= 0.01 * len(wanted)
+    assert abs(len(t) - len(wanted)) <= 0.01 * len(wanted)
+    assert_close(dt, torch.clamp(cone * t, min=0.021))
+
+
+def test_marching_nothing(implementation):
+    """No rays; rays that miss; an empty grid."""
+    *rays, jitter = rays_through_box(8, torch.float32)
+    grid = occupancy_blobs(16)
+    none = [v[:0] for v in rays]
+    missed = [*rays[:2], rays[3] + 1, rays[3]]
+    for origins, directions, near, far, occupancy, shift in [
+        (*none, grid, jitter[:0]),
+        (*missed, grid, jitter),
+        (*rays, torch.zeros_like(grid), jitter),
+    ]:
+        offsets, ray_index, t, dt = march_run(
+            implementation, origins, directions, near, far, occupancy, shift, 0.05, 0.0
+        )
+        assert offsets.tolist() == [0] * (len(near) + 1)
+        assert len(ray_index) == len(t) == len(dt) == 0
+
+
+def composite_run(implementation, samples, gradients, early_stop):
+    module = implementation.of("compositing")
+    samples, gradients = move(samples, implementation.device), move(gradients, implementation.device)
+    outputs = module.composite(*samples, early_stop)
+    grads = module.composite_backward(*gradients, *samples, early_stop)
+    return [v.cpu() for v in (*outputs, *grads)]
+
+
+def composite_truth(samples, gradients, early_stop):
+    """Outputs, and gradients by autograd, through the reference in float64."""
+    sigma, rgb, t, dt, offsets = (v.double() if v.is_floating_point() else v for v in samples)
+    sigma.requires_grad_(), rgb.requires_grad_()
+    outputs = compositing_reference.composite(sigma, rgb, t, dt, offsets, early_stop)
+    grads = torch.autograd.grad(outputs, (sigma, rgb), [g.double() for g in gradients])
+    return [v.detach() for v in (*outputs, *grads)]
+
+
+def upstream(rays, channels, dtype):
+    generator = torch.Generator().manual_seed(rays)
+    color = torch.randn(rays, channels, generator=generator, dtype=dtype)
+    return color, *torch.randn(2, rays, generator=generator, dtype=dtype)
+
+
+@pytest.mark.parametrize("pack", PACKS)
+@pytest.mark.parametrize("channels", [1, 3, 8])
+@pytest.mark.parametrize("early_stop", [0.0, 1e-2])
+def test_compositing_float64(implementation, pack, channels, early_stop):
+    samples = packed_samples(PACKS[pack], channels, torch.float64)
+    gradients = upstream(len(PACKS[pack]), channels, torch.float64)
+    truth = composite_truth(samples, gradients, early_stop)
+    for value, expected in zip(composite_run(implementation, samples, gradients, early_stop), truth):
+        assert_close(value, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("density", [1e-3, 20.0, 1e6])
+def test_compositing_float32(implementation, density):
+    """From nearly transparent to opaque at the first sample."""
+    samples = packed_samples(PACKS["mixed"], 3, torch.float32, density)
+    gradients = upstream(len(PACKS["mixed"]), 3, torch.float32)
+    truth = composite_truth(samples, gradients, 1e-4)
+    for value, expected in zip(composite_run(implementation, samples, gradients, 1e-4), truth):
+        assert value.dtype == torch.float32
+        assert_close(value.double(), expected, rtol=2e-5, atol=2e-5)
+
+
+def test_compositing_backward_of_reference(implementation):
+    """The analytic gradient, which the reference also writes out, is autograd's."""
+    samples = packed_samples(PACKS["mixed"], 3, torch.float64)
+    gradients = upstream(len(PACKS["mixed"]), 3, torch.float64)
+    truth = composite_truth(samples, gradients, 1e-2)
+    written = compositing_reference.composite_backward(*gradients, *samples, 1e-2)
+    for value, expected in zip(written, truth[3:]):
+        assert_close(value, expected, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,91 @@
+"""Every Triton kernel compiles to machine code of real GPUs; no GPU is needed for that, and nothing runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import pytest
+import torch
+from kernel_cases import hash_layout
+
+triton = pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter does not compile", allow_module_level=True)
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+POINTER = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.uint8: "*u8",
+}
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Launching a kernel compiles it for compute capability 9.0, and adds (name, PTX) to this list."""
+    programs: list[tuple[str, str]] = []
+
+    def compile_only(self, *args, grid, warmup, **kwargs):
+        names = [p.name for p in self.params]
+        given = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
+        options = {k: v for k, v in kwargs.items() if k not in names}
+        signature, constants, attributes = {}, {}, {}
+        for i, parameter in enumerate(self.params):
+            value = given[parameter.name]
+            if parameter.is_constexpr:
+                signature[parameter.name] = "constexpr"
+                constants[parameter.name] = value
+            elif isinstance(value, torch.Tensor):
+                signature[parameter.name] = POINTER[value.dtype]
+                attributes[(i,)] = [["tt.divisibility", 16]]
+            else:
+                assert isinstance(value, int)
+                signature[parameter.name] = "i32"
+        source = ASTSource(self, signature, constants, attributes)
+        result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+        assert result.asm["cubin"]
+        programs.append((self.__name__, result.asm["ptx"]))
+
+    monkeypatch.setattr(triton.JITFunction, "run", compile_only)
+    return programs
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4])
+def test_hash_grid_compiles(compiled, dim):
+    cuda = importlib.import_module("recon3d.kernels.hash_grid.cuda")
+    features, shadow_type = {1: (1, None), 2: (4, torch.bfloat16), 3: (2, torch.float16), 4: (8, torch.float32)}[dim]
+    layout = hash_layout(dim, features)
+    x, table = torch.rand(10, dim), torch.rand(layout.rows, features)
+    shadow = None if shadow_type is None else table.to(shadow_type)
+    grid = list(layout.scales), list(layout.resolutions), list(layout.offsets)
+    out = cuda.encode(x, table, shadow, *grid)
+    cuda.encode_backward(out, x, table, shadow, *grid, True, True)
+    assert [name for name, _ in compiled] == ["_encode", "_table_gradient", "_point_gradient"]
+    if dim == 3:
+        # The two half-precision features of a row are one load.
+        assert "ld.global.b32" in compiled[0][1]
+
+
+@pytest.mark.parametrize("cone", [0.0, 0.01])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_marching_compiles(compiled, cone, dtype):
+    cuda = importlib.import_module("recon3d.kernels.marching.cuda")
+    ray, vector = torch.rand(5, dtype=dtype), torch.rand(5, 3, dtype=dtype)
+    cuda.march(vector, vector, ray, ray + 1, torch.ones(4, 4, 4, dtype=torch.bool), ray, 0.1, cone)
+    assert [name for name, _ in compiled] == ["_walk", "_walk"]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_compositing_compiles(compiled, channels):
+    cuda = importlib.import_module("recon3d.kernels.compositing.cuda")
+    sample, rgb, offsets = torch.rand(6), torch.rand(6, channels), torch.tensor([0, 2, 2, 6])
+    color, depth, opacity = cuda.composite(sample, rgb, sample, sample, offsets, 1e-4)
+    cuda.composite_backward(color, depth, opacity, sample, rgb, sample, sample, offsets, 1e-4)
+    assert [name for name, _ in compiled] == ["_forward", "_backward"]
