@@ -1,0 +1,134 @@
+"""How near one surface is to another: Chamfer distance, F-score, normal consistency.
+
+Both surfaces are sampled evenly by area, and each sample takes the distance to the nearest sample of the other. So
+equal surfaces that are triangulated differently do not score 0: about half the spacing of samples stays, 0.5 sqrt(area
+/ samples). One seed samples either mesh, whichever side it is on: swapping the meshes swaps accuracy and completeness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from recon3d.errors import UserError
+
+if TYPE_CHECKING:
+    import trimesh
+
+
+@dataclass(frozen=True)
+class ThresholdScore:
+    """At ``threshold`` (a share of the reference's box diagonal; ``distance`` in world units): the share of the
+    prediction's samples that near the reference (precision), of the reference's that near the prediction (recall),
+    and their harmonic mean."""
+
+    threshold: float
+    distance: float
+    precision: float
+    recall: float
+    f_score: float
+
+
+@dataclass(frozen=True)
+class MeshScores:
+    """``accuracy``: mean distance from the prediction to the reference; ``completeness``: the other way; ``chamfer``:
+    the mean of the two; all in world units. ``normal_consistency``: mean |n . n'| with the nearest sample's normal,
+    over both directions. ``diagonal``: of the reference's bounding box."""
+
+    chamfer: float
+    chamfer_share: float
+    accuracy: float
+    completeness: float
+    normal_consistency: float
+    diagonal: float
+    samples: int
+    thresholds: tuple[ThresholdScore, ...]
+
+    def f_score(self, threshold: float = 0.01) -> float:
+        """The F-score at one of the thresholds measured (a share of the diagonal)."""
+        return next(score.f_score for score in self.thresholds if score.threshold == threshold)
+
+    def as_dict(self) -> dict[str, float]:
+        """Flat, for JSON: f_score_0.01, precision_0.01, ..."""
+        names = ("chamfer", "chamfer_share", "accuracy", "completeness", "normal_consistency", "diagonal", "samples")
+        flat = {name: getattr(self, name) for name in names}
+        for score in self.thresholds:
+            for name in ("f_score", "precision", "recall"):
+                flat[f"{name}_{score.threshold:g}"] = getattr(score, name)
+        return flat
+
+
+def compare_meshes(
+    prediction: trimesh.Trimesh,
+    reference: trimesh.Trimesh,
+    samples: int = 100_000,
+    thresholds: Sequence[float] = (0.005, 0.01, 0.02),
+    seed: int = 0,
+) -> MeshScores:
+    """Scores of ``prediction`` against ``reference``, both in the same world coordinates.
+
+    ``samples``: points on each mesh; ``thresholds``: shares of the diagonal of the reference's bounding box. Raises
+    UserError for a mesh without area or with coordinates that are not finite.
+    """
+    from scipy.spatial import cKDTree
+
+    if samples < 1:
+        raise UserError(f"cannot compare meshes with {samples} samples; take at least 1")
+    points, normals = sample_surface(prediction, samples, seed, "predicted mesh")
+    true_points, true_normals = sample_surface(reference, samples, seed, "reference mesh")
+    used = np.asarray(reference.vertices)[np.unique(reference.faces)]
+    diagonal = float(np.linalg.norm(used.max(axis=0) - used.min(axis=0)))
+    to_reference, nearest_true = cKDTree(true_points).query(points, workers=-1)
+    to_prediction, nearest = cKDTree(points).query(true_points, workers=-1)
+    forward = np.abs(np.einsum("ij,ij->i", normals, true_normals[nearest_true])).mean()
+    backward = np.abs(np.einsum("ij,ij->i", true_normals, normals[nearest])).mean()
+    accuracy, completeness = float(to_reference.mean()), float(to_prediction.mean())
+    chamfer = (accuracy + completeness) / 2
+    return MeshScores(
+        chamfer=chamfer,
+        chamfer_share=chamfer / diagonal,
+        accuracy=accuracy,
+        completeness=completeness,
+        normal_consistency=float(forward + backward) / 2,
+        diagonal=diagonal,
+        samples=samples,
+        thresholds=tuple(_score(t, t * diagonal, to_reference, to_prediction) for t in thresholds),
+    )
+
+
+def _score(
+    threshold: float, distance: float, to_reference: Float[np.ndarray, "n"], to_prediction: Float[np.ndarray, "m"]
+) -> ThresholdScore:
+    precision = float((to_reference <= distance).mean())
+    recall = float((to_prediction <= distance).mean())
+    total = precision + recall
+    return ThresholdScore(threshold, distance, precision, recall, 2 * precision * recall / total if total else 0.0)
+
+
+def sample_surface(
+    mesh: trimesh.Trimesh, samples: int, seed: int, name: str = "mesh"
+) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]]:
+    """Points spread evenly by area, and the unit normals of their faces. ``name`` says in errors which mesh it is."""
+    vertices, faces = np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces)
+    if len(faces) == 0:
+        raise UserError(f"{name}: no faces, so there is no surface to compare")
+    corners = vertices[faces]
+    if not np.isfinite(corners).all():
+        raise UserError(f"{name}: coordinates that are not finite (NaN or infinite)")
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    doubled = np.linalg.norm(normal, axis=1)
+    total = np.cumsum(doubled)
+    if not total[-1] > 0:
+        raise UserError(f"{name}: all {len(faces)} faces have zero area")
+    generator = np.random.default_rng(seed)
+    # Stratified: one sample in each of `samples` equal parts of the area, which evens out the spacing.
+    place = (np.arange(samples) + generator.random(samples)) / samples * total[-1]
+    face = np.minimum(np.searchsorted(total, place, side="right"), len(faces) - 1)
+    root, along = np.sqrt(generator.random((samples, 1))), generator.random((samples, 1))
+    a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
+    points = (1 - root) * a + root * (1 - along) * b + root * along * c
+    return points, normal[face] / doubled[face, None]
