@@ -23,7 +23,7 @@ from recon3d.kernels.hash_grid import reference as hash_reference
 from recon3d.kernels.marching import reference as marching_reference
 
 pytestmark = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-POINTS = 150
+POINTS = 140
 
 
 def hash_truth(x, table, grad, lists):
@@ -123,14 +123,14 @@ def march_run(implementation, *inputs):
 
 
 @pytest.mark.parametrize("cone", [0.0, 0.02])
-@pytest.mark.parametrize("cells", [20, 16])
-def test_marching_float64(implementation, cells, cone):
+@pytest.mark.parametrize(("rays", "cells"), [(30, 20), (40, 16)])
+def test_marching_float64(implementation, rays, cells, cone):
     """Sample for sample what testing every position finds."""
-    *rays, jitter = rays_through_box(40, torch.float64)
-    inputs = (*rays, occupancy_blobs(cells), jitter, 0.037, cone)
+    *rays, jitter = rays_through_box(rays, torch.float64)
+    inputs = (*rays, occupancy_blobs(cells), jitter, 0.047, cone)
     offsets, ray_index, t, dt = march_run(implementation, *inputs)
     expected = marching_reference.march(*inputs)
-    assert len(expected[1]) > 100
+    assert len(expected[1]) > 60
     assert_close(offsets, expected[0])
     assert_close(ray_index, expected[1])
     assert_close(t, expected[2], rtol=1e-12, atol=0)
@@ -140,8 +140,8 @@ def test_marching_float64(implementation, cells, cone):
 @pytest.mark.parametrize("cone", [0.0, 0.02])
 def test_marching_float32(implementation, cone):
     """As in float64, but for the few samples that rounding puts on the other side of a cell's border."""
-    *rays, jitter = rays_through_box(60, torch.float32, seed=3)
-    inputs = (*rays, occupancy_blobs(24), jitter, 0.021, cone)
+    *rays, jitter = rays_through_box(32, torch.float32, seed=3)
+    inputs = (*rays, occupancy_blobs(24), jitter, 0.031, cone)
     offsets, ray_index, t, dt = march_run(implementation, *inputs)
     _, expected_ray, expected_t, _ = marching_reference.march(
         *(v.double() if torch.is_tensor(v) and v.is_floating_point() else v for v in inputs)
@@ -152,7 +152,7 @@ def test_marching_float32(implementation, cone):
     missed = sum(not {(r, round(d - 0.1)), (r, round(d + 0.1))} & found for r, d in wanted)
     assert missed <= 0.01 * len(wanted)
     assert abs(len(t) - len(wanted)) <= 0.01 * len(wanted)
-    assert_close(dt, torch.clamp(cone * t, min=0.021))
+    assert_close(dt, torch.clamp(cone * t, min=0.031))
 
 
 def test_marching_nothing(implementation):

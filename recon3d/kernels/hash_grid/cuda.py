@@ -148,7 +148,7 @@ def _store_point_gradient(grad_x_ptr, x_ptr, value, point, inside, axis: tl.cons
     tl.store(grad_x_ptr + point * DIM + axis, value.to(grad_x_ptr.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["points", "levels"])
+@triton.jit(do_not_specialize=["points"])
 def _point_gradient(
     grad_ptr,
     x_ptr,
@@ -157,7 +157,7 @@ def _point_gradient(
     levels_ptr,
     grad_x_ptr,
     points,
-    levels,
+    LEVELS: tl.constexpr,
     DIM: tl.constexpr,
     FEATURES: tl.constexpr,
     N: tl.constexpr,
@@ -168,14 +168,14 @@ def _point_gradient(
     gradient1 = tl.zeros((N,), scales_ptr.dtype.element_ty)
     gradient2 = tl.zeros((N,), scales_ptr.dtype.element_ty)
     gradient3 = tl.zeros((N,), scales_ptr.dtype.element_ty)
-    for level in range(levels):
+    for level in range(LEVELS):
         scale = tl.load(scales_ptr + level)
         level_ptr = levels_ptr + level * _FIELDS
         low0, step0, f0 = _axis(x_ptr, point, inside, level_ptr, scale, 0, DIM)
         low1, step1, f1 = _axis(x_ptr, point, inside, level_ptr, scale, 1, DIM)
         low2, step2, f2 = _axis(x_ptr, point, inside, level_ptr, scale, 2, DIM)
         low3, step3, f3 = _axis(x_ptr, point, inside, level_ptr, scale, 3, DIM)
-        out = (point * levels + level)[:, None] * FEATURES + tl.arange(0, FEATURES)[None, :]
+        out = (point * LEVELS + level)[:, None] * FEATURES + tl.arange(0, FEATURES)[None, :]
         grad = tl.load(grad_ptr + out, mask=inside[:, None], other=0.0).to(scale.dtype)
         for corner in tl.static_range(2**DIM):
             element = _element(
@@ -287,5 +287,5 @@ def encode_backward(
         grad_x = torch.empty_like(x)
         if points:
             with torch.cuda.device_of(x):
-                _point_gradient[(blocks,)](grad, x, source, *layout, grad_x, points, levels, **constants)
+                _point_gradient[(blocks,)](grad, x, source, *layout, grad_x, points, LEVELS=levels, **constants)
     return grad_table, grad_x

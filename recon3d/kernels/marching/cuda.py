@@ -33,7 +33,8 @@ def _distance(s, STEP: tl.constexpr, CONE: tl.constexpr):
 def _stretched(t, STEP: tl.constexpr, CONE: tl.constexpr):
     s = t / STEP
     if CONE > 0:
-        ratio = tl.maximum(t, STEP / CONE) / (STEP / CONE)
+        switch = tl.full((), STEP / CONE, t.dtype)
+        ratio = tl.maximum(t, switch) / switch
         s = tl.where(t <= STEP / CONE, s, 1 / CONE + tl.log(ratio) / CONE)
     return s
 
@@ -87,6 +88,8 @@ def _walk(
     end = tl.load(end_ptr + ray, mask=inside, other=-float("inf"))
     scale = 0.5 * cells.to(start.dtype)
     margin = MARGIN * cells.to(start.dtype)
+    # Not left to the function that takes it: a bare number becomes float32 there, also beside float64.
+    smallest = tl.full((), STEP, start.dtype)
     coarse = (cells + BLOCK - 1) // BLOCK
     slot = tl.zeros((LANES,), tl.int64)
     if WRITE:
@@ -112,7 +115,7 @@ def _walk(
             found = alive & filled
             tl.store(ray_index_ptr + slot, ray, mask=found)
             tl.store(t_ptr + slot, t, mask=found)
-            tl.store(dt_ptr + slot, tl.maximum(t * CONE, STEP), mask=found)
+            tl.store(dt_ptr + slot, tl.maximum(t * CONE, smallest), mask=found)
         slot += tl.where(alive & filled, 1, 0)
 
         size = tl.where(near_filled, 1, BLOCK)
