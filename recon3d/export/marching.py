@@ -8,14 +8,15 @@ How. The lattice is walked in slabs along x; a slab holds its values densely (so
 corners of those fine cells that overlap an active coarse cell, each once, and hands its blocks to PyMCubes. PyMCubes
 sees only signs (its tables use nothing else): every vertex then comes back at the exact middle of a lattice edge, which
 names that edge by integers. The position on the edge is interpolated here, and seams are welded by edge number, so the
-result has no duplicate vertices and is the same for every block size. Memory goes with the surface and one slab.
+result has no duplicate vertices and is the same surface for every block size. Memory goes with the surface and one
+slab.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -77,23 +78,23 @@ def extract_surface(
     if not active.any():
         raise NoSurfaceError("no surface: the active region is empty (the occupancy grid has no occupied cell)")
     lattice = _Lattice(resolution, active)
-    gathered = _Gathered()
+    welder = _Welder()
     sample = _Sampler(value_fn, resolution, batch_points, torch.device(device))
     for share, slab in _slabs(lattice, sample, block):
-        _march_slab(slab, level, block, lattice, gathered)
+        _march_slab(slab, level, block, lattice, welder)
         if progress is not None:
             progress(share)
     if progress is not None:
         progress(1.0)
-    if not gathered.keys:
+    if welder.count == 0:
         raise NoSurfaceError(
             f"no surface at level {level:g}: the values in the active region span [{sample.low:g}, {sample.high:g}]; "
             "choose a level between them"
         )
-    vertices, faces = gathered.weld()
+    vertices, faces = welder.vertices_and_faces()
     vertices *= 2.0 / resolution
     vertices -= 1.0
-    return Surface(vertices, faces, sample.count, (resolution + 1) ** 3, gathered.blocks)
+    return Surface(vertices, faces, sample.count, (resolution + 1) ** 3, welder.blocks)
 
 
 class _Lattice:
@@ -187,29 +188,56 @@ def _slabs(lattice: _Lattice, sample: _Sampler, block: int) -> Iterator[tuple[fl
             yield (p + planes) / (size - 1), _Slab(p, values[: planes + 1], seen)
 
 
-@dataclass
-class _Gathered:
-    """What the slabs found: the number of each vertex's lattice edge, its place in lattice units, and the faces."""
+class _Welder:
+    """Collects vertices and faces slab by slab; a vertex is known by the number of its lattice edge.
 
-    keys: list[np.ndarray] = field(default_factory=list)
-    places: list[np.ndarray] = field(default_factory=list)
-    faces: list[np.ndarray] = field(default_factory=list)
-    count: int = 0
-    blocks: int = 0
+    Neighbouring slabs share the edges in one plane, so only those of the last plane are kept to be found again.
+    """
 
-    def weld(self) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
-        """One vertex an edge, in the order of edge numbers."""
-        keys, places, faces = (np.concatenate(part) for part in (self.keys, self.places, self.faces))
-        self.keys, self.places, self.faces = [], [], []
-        _, chosen, vertex = np.unique(keys, return_index=True, return_inverse=True)
-        return places[chosen], vertex.astype(np.int32)[faces]
+    def __init__(self) -> None:
+        self.places: list[np.ndarray] = []
+        self.faces: list[np.ndarray] = []
+        self.count, self.blocks = 0, 0
+        self._shared, self._shared_vertex = np.zeros(0, np.int64), np.zeros(0, np.int32)
+
+    def add(
+        self, keys: Int[np.ndarray, "n"], places: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "f 3"], last: int
+    ) -> None:
+        """Vertices (with repetitions) and the faces over them; edges numbered ``last`` or more are the next slab's."""
+        keys, chosen, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        known, vertex = self._find(keys)
+        fresh = ~known
+        vertex[fresh] = np.arange(self.count, self.count + int(fresh.sum()), dtype=np.int32)
+        self.places.append(places[chosen[fresh]])
+        self.faces.append(vertex[inverse][faces])
+        self.count += len(self.places[-1])
+        begin = int(np.searchsorted(keys, last))
+        self._shared, self._shared_vertex = keys[begin:], vertex[begin:]
+
+    def _find(self, keys: Int[np.ndarray, "n"]) -> tuple[Bool[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+        """Which edges already have a vertex, and which one."""
+        vertex = np.zeros(len(keys), np.int32)
+        if len(self._shared) == 0:
+            return np.zeros(len(keys), bool), vertex
+        place = np.searchsorted(self._shared, keys).clip(max=len(self._shared) - 1)
+        known = self._shared[place] == keys
+        vertex[known] = self._shared_vertex[place[known]]
+        return known, vertex
+
+    def vertices_and_faces(self) -> tuple[Float[np.ndarray, "v 3"], Int[np.ndarray, "f 3"]]:
+        places = np.concatenate(self.places)
+        self.places = []
+        faces = np.concatenate(self.faces)
+        self.faces = []
+        return places, faces
 
 
-def _march_slab(slab: _Slab, level: float, block: int, lattice: _Lattice, gathered: _Gathered) -> None:
+def _march_slab(slab: _Slab, level: float, block: int, lattice: _Lattice, welder: _Welder) -> None:
+    """PyMCubes on each block of the slab that has both inside and outside points."""
     import mcubes
 
     inside = slab.values > level
-    middles, faces, count = [], [], gathered.count
+    middles, faces, count = [], [], 0
     for y, z in _touched_blocks(slab.wanted, block):
         part = inside[:, y : y + block + 1, z : z + block + 1]
         if part.all() or not part.any():
@@ -219,14 +247,12 @@ def _march_slab(slab: _Slab, level: float, block: int, lattice: _Lattice, gather
         middles.append(vertices)
         faces.append(triangles.astype(np.int32) + np.int32(count))
         count += len(vertices)
-        gathered.blocks += 1
+        welder.blocks += 1
     if not middles:
         return
     keys, places = _interpolate(slab, np.concatenate(middles), level, lattice.size)
-    gathered.keys.append(keys)
-    gathered.places.append(places)
-    gathered.faces += faces
-    gathered.count = count
+    last = (slab.p + len(slab.values) - 1) * lattice.size**2 * 3
+    welder.add(keys, places, np.concatenate(faces), last)
 
 
 def _touched_blocks(wanted: Bool[np.ndarray, "size size"], block: int) -> list[tuple[int, int]]:
