@@ -30,6 +30,9 @@ class Scene:
     def __len__(self) -> int:
         return len(self.cameras)
 
+    def __getitem__(self, index: slice) -> Scene:
+        return Scene(self.cameras[index], self.images[index], self.names[index], self.path)
+
     @property
     def has_alpha(self) -> bool:
         return self.images.shape[-1] == 4

@@ -34,9 +34,7 @@ class Normalizer:
         return Rays(self.to_field(rays.origins), rays.directions)
 
 
-def intersect_unit_cube(
-    rays: Rays, near: float = 0.0
-) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+def intersect_unit_cube(rays: Rays, near: float = 0.0) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
     """Entry and exit distances of rays with [-1, 1]^3, not before ``near``; a ray that misses has entry >= exit."""
     inverse = 1.0 / torch.where(rays.directions.abs() < 1e-12, 1e-12, rays.directions)
     a = (-1.0 - rays.origins) * inverse

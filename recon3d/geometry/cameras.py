@@ -103,7 +103,8 @@ class Cameras:
         local = torch.stack([xy[:, 0], -xy[:, 1], -torch.ones_like(xy[:, 0])], dim=-1)
         local = torch.nn.functional.normalize(local, dim=-1)
         poses = self.poses[camera]
-        directions = (poses[:, :3, :3] @ local.unsqueeze(-1)).squeeze(-1)
+        # Not a matrix product: autocast would make it in half precision.
+        directions = (poses[:, :3, :3] * local.unsqueeze(1)).sum(dim=-1)
         return Rays(poses[:, :3, 3].contiguous(), directions)
 
     def image_rays(self, camera: int, rows: slice = slice(None)) -> Rays:
@@ -155,9 +156,7 @@ def undistort(
     return guess
 
 
-def look_at(
-    position: Float[Tensor, "3"], target: Float[Tensor, "3"], up: Float[Tensor, "3"]
-) -> Float[Tensor, "4 4"]:
+def look_at(position: Float[Tensor, "3"], target: Float[Tensor, "3"], up: Float[Tensor, "3"]) -> Float[Tensor, "4 4"]:
     """Camera-to-world pose of a camera at ``position`` that looks at ``target`` with ``up`` upwards in the image."""
     back = torch.nn.functional.normalize(position - target, dim=0)
     right = torch.nn.functional.normalize(torch.linalg.cross(up, back), dim=0)

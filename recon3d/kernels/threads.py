@@ -1,7 +1,7 @@
 """Running numba kernels on all threads without a second thread pool.
 
-Kernels are compiled with ``nogil``; a slice of the work goes to each of ``torch.get_num_threads()`` threads. The workers
-sleep while they have nothing to do: numba's own pools (and OpenMP's) spin, and two pools that spin on the same cores
+Kernels are compiled with ``nogil``; a slice of the work goes to each of ``torch.get_num_threads()`` threads. The
+workers sleep while they have nothing to do: numba's own pools (and OpenMP's) spin, and two pools that spin on the same cores
 slow each other down many times over.
 """
 

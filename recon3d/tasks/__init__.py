@@ -1,0 +1,26 @@
+"""Tasks: what a user trains. Each binds a loader, a field, a head, a loss and its previews."""
+
+from __future__ import annotations
+
+import torch
+
+from recon3d.config import RunConfig, task_of
+from recon3d.tasks.nerf import NerfTask
+from recon3d.training.run_folder import RunFolder
+from recon3d.training.trainer import load_task_state
+
+TASK_CLASSES = {"nerf": NerfTask}
+
+
+def new_task(config: RunConfig, device: torch.device, precision: torch.dtype) -> NerfTask:
+    """The task of a new run; reads its data."""
+    return TASK_CLASSES[task_of(config)].from_data(config, device, precision)  # type: ignore[arg-type]
+
+
+def restore_task(
+    config: RunConfig, run: RunFolder, device: torch.device, precision: torch.dtype
+) -> tuple[NerfTask, int]:
+    """The task of a run as its newest checkpoint has it, without its training data, and the step."""
+    task = TASK_CLASSES[task_of(config)](config, device, precision)  # type: ignore[arg-type]
+    step = load_task_state(task, run, device)
+    return task.eval(), step

@@ -34,9 +34,7 @@ def _backward(
     offsets: Tensor,
     early_stop: float,
 ) -> tuple[Tensor, Tensor]:
-    return reference.composite_backward(
-        grad_color, grad_depth, grad_opacity, sigma, rgb, t, dt, offsets, early_stop
-    )
+    return reference.composite_backward(grad_color, grad_depth, grad_opacity, sigma, rgb, t, dt, offsets, early_stop)
 
 
 @_backward.register_fake

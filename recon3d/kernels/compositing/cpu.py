@@ -102,8 +102,9 @@ def composite_backward(
     offsets: Tensor,
     early_stop: float,
 ) -> tuple[Tensor, Tensor]:
-    outputs = torch.empty_like(sigma, memory_format=torch.contiguous_format), torch.empty_like(
-        rgb, memory_format=torch.contiguous_format
+    outputs = (
+        torch.empty_like(sigma, memory_format=torch.contiguous_format),
+        torch.empty_like(rgb, memory_format=torch.contiguous_format),
     )
     tensors = (grad_color, grad_depth, grad_opacity, sigma, rgb, t, dt, offsets)
     inputs = [v.detach().contiguous().numpy() for v in tensors]

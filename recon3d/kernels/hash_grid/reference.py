@@ -46,7 +46,7 @@ def encode(x: Tensor, table: Tensor, scales: list[float], resolutions: list[int]
         position = x * scale + 0.5
         cell = position.detach().floor()
         fraction = position - cell
-        total: Tensor | float = 0.0
+        total = x.new_zeros(())
         for bits in itertools.product((0, 1), repeat=dim):
             corner = cell.long() + torch.tensor(bits, device=x.device)
             weight = torch.stack([fraction[:, i] if b else 1 - fraction[:, i] for i, b in enumerate(bits)]).prod(dim=0)

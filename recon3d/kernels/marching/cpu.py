@@ -42,7 +42,24 @@ def _exit(o, d, t, low, high):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _walk(first, last, origins, directions, near, far, occupancy, blocks, jitter, step, cone, offsets, write, ray_index, t_out, dt_out):
+def _walk(
+    first,
+    last,
+    origins,
+    directions,
+    near,
+    far,
+    occupancy,
+    blocks,
+    jitter,
+    step,
+    cone,
+    offsets,
+    write,
+    ray_index,
+    t_out,
+    dt_out,
+):
     """Count (write False: offsets[ray + 1] is set) or write the samples of rays first..last."""
     resolution = occupancy.shape[0]
     scale = 0.5 * resolution

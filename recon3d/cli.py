@@ -1,0 +1,76 @@
+"""The command line. Commands live in ``recon3d.commands``, one module each; this only picks one and reports.
+
+Every command takes ``--json`` (the last line of standard output is one JSON object with its figures) and ``--debug``
+(a traceback where something goes wrong). Nothing heavy is imported before a command has read its arguments.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sys
+
+from recon3d import __version__
+from recon3d.errors import UserError
+
+COMMANDS = {
+    "train": "train a field on photographs: recon3d train nerf --data FOLDER",
+    "resume": "continue a stopped run",
+    "eval": "render the held-out views of a run and measure them",
+    "render": "render a camera path of a run to a video",
+    "export": "export a mesh from a run",
+    "data": "make data: the embedded toy scene",
+    "doctor": "what this machine has and what recon3d would use",
+}
+
+
+def usage() -> str:
+    lines = [
+        f"recon3d {__version__}: reconstruct by fitting a continuous neural field to measurements",
+        "",
+        "usage: recon3d COMMAND [options]        (recon3d COMMAND --help shows its options)",
+        "",
+        *(f"  {name:<8} {summary}" for name, summary in COMMANDS.items()),
+        "",
+        "  --json     every command: the last line of standard output is a JSON object with the figures",
+        "  --debug    every command: show a traceback when something goes wrong",
+        "  --version",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    as_json, debug = "--json" in args, "--debug" in args
+    args = [arg for arg in args if arg not in ("--json", "--debug")]
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if args[0] == "--version":
+        print(__version__)
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        if args[0] not in COMMANDS:
+            raise UserError(f"no command {args[0]!r} (there are: {', '.join(COMMANDS)})")
+        command = importlib.import_module(f"recon3d.commands.{args[0]}")
+        figures = command.main(args[1:])
+    except UserError as error:
+        if debug:
+            raise
+        print(f"recon3d: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("recon3d: interrupted", file=sys.stderr)
+        return 130
+    if as_json:
+        print(json.dumps(figures), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands, one module each: ``main(args) -> figures`` reads the arguments and does the work."""

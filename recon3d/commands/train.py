@@ -1,0 +1,96 @@
+"""recon3d train PRESET --data ...: train a field into a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+from recon3d.config import RunConfig, load_preset, preset_names
+from recon3d.errors import UserError
+
+
+def main(args: list[str]) -> dict[str, Any]:
+    names = ", ".join(preset_names())
+    if not args or args[0] in ("-h", "--help"):
+        print(f"usage: recon3d train PRESET [options]\n\nPRESET is one of: {names}; or the path of a YAML file.")
+        print("recon3d train PRESET --help shows the options.")
+        raise SystemExit(0)
+    if args[0].startswith("-"):
+        raise UserError(f"train: name a preset first: recon3d train PRESET [options] (there are: {names})")
+    preset, config = parse(args)
+
+    from recon3d.tasks import new_task
+    from recon3d.training.machine import prepare
+    from recon3d.training.run_folder import RunFolder
+
+    config = config.resolved()
+    device, precision = prepare(config)
+    task = new_task(config, device, precision)
+    run = RunFolder.create(config, preset)
+    print(f"training into {run.path} on {device} ({str(precision).removeprefix('torch.')})", file=sys.stderr)
+    return fit(task, config, run, device, precision, resume=False)
+
+
+def parse(args: list[str]) -> tuple[str, RunConfig]:
+    """The preset's name and the configuration that the preset and the options make together."""
+    import tyro
+
+    preset = load_preset(args[0])
+    given = {arg.split("=")[0].replace("_", "-") for arg in args[1:]}
+    default = preset.config(_device(args[1:]), data=None if "data" in preset.values else _no_data())
+    # A budget given on the command line stands in for the preset's, be it in steps or in seconds.
+    if "--max-seconds" in given and "--steps" not in given:
+        object.__setattr__(default, "steps", None)
+    if "--steps" in given and "--max-seconds" not in given:
+        object.__setattr__(default, "max_seconds", None)
+    if "data" not in preset.values:
+        object.__setattr__(default, "data", tyro.MISSING)
+    config = tyro.cli(type(default), default=default, args=args[1:], prog=f"recon3d train {args[0]}")
+    return preset.name, config
+
+
+def _no_data() -> Any:
+    from pathlib import Path
+
+    return Path()
+
+
+def _device(args: list[str]) -> str:
+    """Which of the preset's device sections applies; --help shows the CPU's values without asking torch."""
+    if "-h" in args or "--help" in args:
+        return "cpu"
+    name = "auto"
+    for position, arg in enumerate(args):
+        if arg == "--device" and position + 1 < len(args):
+            name = args[position + 1]
+        elif arg.startswith("--device="):
+            name = arg.split("=", 1)[1]
+    if name in ("cpu", "cuda"):
+        return name
+    from recon3d.training.machine import select_device
+
+    return select_device("auto").type
+
+
+def fit(task: Any, config: RunConfig, run: Any, device: Any, precision: Any, resume: bool) -> dict[str, Any]:
+    """Train and say what came of it."""
+    from recon3d.training.trainer import Trainer
+
+    optimizer = config.optimizer  # type: ignore[attr-defined]
+    trainer = Trainer(task, config, optimizer, run, device, precision, resume=resume)
+    figures = {"run": str(run.path), "device": str(device), **trainer.train()}
+    state = "stopped" if figures["stopped"] else "finished"
+    print(f"{state} at step {figures['steps']} after {figures['seconds']:.0f} s of training: {run.path}")
+    if figures["stopped"]:
+        print(f"continue with: recon3d resume {run.path}")
+    else:
+        print(f"measure it with: recon3d eval {run.path}")
+    return figures
+
+
+def with_steps(config: RunConfig, steps: int | None, max_seconds: float | None) -> RunConfig:
+    """The configuration with another budget, where one is given."""
+    if steps is None and max_seconds is None:
+        return config
+    return dataclasses.replace(config, steps=steps, max_seconds=max_seconds)

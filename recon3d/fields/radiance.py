@@ -1,0 +1,98 @@
+"""The radiance field: density at a point, colour at a point seen along a direction."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from recon3d.config import RadianceFieldConfig
+from recon3d.fields.encoders import ENCODERS, spherical_harmonics
+from recon3d.fields.networks import MLP
+
+
+class TruncatedExp(torch.autograd.Function):
+    """exp(x) whose gradient is that of exp(min(x, 15)), so that one hot sample cannot blow up the step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.exp(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return grad * torch.exp(x.clamp(max=15.0))
+
+
+def products_in(precision: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Inside, matrix products are made in ``precision``; float32 means as they are."""
+    if precision == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=precision)
+
+
+class RadianceField(nn.Module):
+    """Encoder -> density network -> (log density, features); direction and features -> colour network -> RGB.
+
+    Lives on [-1, 1]^3; densities are per unit of field length, colours in [0, 1]. Architecture: Müller et al. 2022,
+    section 5.4; with the frequency encoder and its 8 x 256 network, Mildenhall et al. 2020. The networks' products are
+    made in ``precision``, on any device; what comes out is float32.
+    """
+
+    def __init__(self, config: RadianceFieldConfig, precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.precision = precision
+        assert config.width and config.depth and config.color_width and config.color_depth
+        self.degree = config.direction_degree
+        self.encoder = ENCODERS[config.encoder](3, config)
+        skip = config.depth // 2 if config.depth >= 6 else None
+        deep = config.depth > 2
+        self.density_network = MLP(
+            self.encoder.out_dim, 1 + config.geometry_features, config.width, config.depth, skip, bias=deep
+        )
+        self.color_network = MLP(
+            self.degree**2 + config.geometry_features, 3, config.color_width, config.color_depth, bias=deep
+        )
+
+    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n f"]]:
+        """Density (N,) at field coordinates ``x``, and the features (N, F) that :meth:`shade` makes colours of."""
+        with products_in(self.precision, x.device):
+            h = self.density_network(self.encoder(x))
+        return TruncatedExp.apply(h[:, 0].float() - 1.0), h[:, 1:]
+
+    def shade(
+        self,
+        features: Float[Tensor, "n f"],
+        directions: Float[Tensor, "r 3"],
+        ray_index: Int[Tensor, "n"] | None = None,
+    ) -> Float[Tensor, "n 3"]:
+        """Colour (N, 3) in [0, 1] of points with ``features``.
+
+        ``directions`` are unit viewing directions, one a point or, with ``ray_index``, one a ray: point i lies on
+        ray ``ray_index[i]``.
+        """
+        view = spherical_harmonics(directions, self.degree).to(features.dtype)
+        if ray_index is not None:
+            view = view[ray_index]
+        with products_in(self.precision, features.device):
+            h = self.color_network(torch.cat([view, features], dim=-1))
+        return torch.sigmoid(h.float())
+
+    def density(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Density (N,) at ``x``, per unit of field length."""
+        return self.geometry(x)[0]
+
+    def color(self, x: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Colour (N, 3) at ``x`` seen along unit ``directions``."""
+        return self.shade(self.geometry(x)[1], directions)
+
+    def forward(
+        self, x: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+        """Density (N,) and colour (N, 3) at ``x`` seen along unit ``directions``."""
+        sigma, features = self.geometry(x)
+        return sigma, self.shade(features, directions)

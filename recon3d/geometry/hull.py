@@ -1,0 +1,99 @@
+"""The visual hull: which cells of space the silhouettes of posed images leave room for.
+
+Source: Laurentini, "The visual hull concept for silhouette-based image understanding" (1994).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from recon3d.geometry.boxes import Normalizer
+from recon3d.geometry.cameras import Cameras
+
+
+def cell_centers(resolution: int, device: torch.device | str = "cpu") -> Float[Tensor, "n 3"]:
+    """Centres (R^3, 3) of the cells of an R^3 grid over [-1, 1]^3, in the order of a (R, R, R) array's memory."""
+    axis = (torch.arange(resolution, device=device, dtype=torch.float32) + 0.5) * (2 / resolution) - 1
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
+
+
+def visual_hull(
+    masks: Bool[Tensor, "n h w"] | None, cameras: Cameras, normalizer: Normalizer, resolution: int
+) -> Bool[Tensor, "r r r"]:
+    """Cells over the field's cube that at least one camera sees and no camera sees as empty.
+
+    A cell is seen as empty by a camera if its whole bounding sphere falls on pixels where the mask is False; what
+    falls outside an image proves nothing. Without masks, only cells that no camera sees are removed. Works from a
+    coarse grid to the fine one and looks at the children of surviving cells only.
+    """
+    size = resolution
+    while size % 2 == 0 and size > 16:
+        size //= 2
+    counts = None if masks is None else _integral_images(masks)
+    cells = cell_centers(size, cameras.poses.device)
+    while True:
+        cells = cells[_survives(cells, size, counts, cameras, normalizer)]
+        if size == resolution:
+            break
+        size *= 2
+        axis = torch.tensor([-0.5, 0.5], device=cells.device) * (2 / size)
+        shifts = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(1, 8, 3)
+        cells = (cells[:, None] + shifts).reshape(-1, 3)
+    grid = torch.zeros((resolution,) * 3, dtype=torch.bool, device=cells.device)
+    index = ((cells + 1) * (0.5 * resolution)).long()
+    grid[index[:, 0], index[:, 1], index[:, 2]] = True
+    return grid
+
+
+def _integral_images(masks: Bool[Tensor, "n h w"]) -> Tensor:
+    """(N, H + 1, W + 1): True pixels above and left of each pixel corner, so that any window is counted at once."""
+    counts = masks.to(torch.int32).cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+    return F.pad(counts, (1, 0, 1, 0))
+
+
+def _survives(
+    cells: Tensor, size: int, counts: Tensor | None, cameras: Cameras, normalizer: Normalizer
+) -> Bool[Tensor, "n"]:
+    """Whether some camera sees each cell and none sees it as empty; what is ruled out is not looked at again."""
+    points = normalizer.to_world(cells)
+    radius = normalizer.half_size / size * 3**0.5
+    width, height = cameras.width, cameras.height
+    seen = torch.zeros(len(cells), dtype=torch.bool, device=cells.device)
+    alive = torch.arange(len(cells), device=cells.device)
+    for index in range(len(cameras)):
+        uv, depth = (part[0] for part in cameras[index : index + 1].project(points[alive]))
+        u, v = uv.unbind(-1)
+        inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > 0)
+        seen[alive] |= inside
+        if counts is None:
+            continue
+        reach = cameras.focal[index].max() * radius / (depth - radius).clamp_min(1e-6) + 1
+        whole = (depth > radius) & (u >= reach) & (u + reach < width) & (v >= reach) & (v + reach < height)
+        left, right = (u - reach).clamp(0, width).long(), (u + reach).clamp(0, width - 1).long() + 1
+        top, bottom = (v - reach).clamp(0, height).long(), (v + reach).clamp(0, height - 1).long() + 1
+        table = counts[index].view(-1)
+        stride = width + 1
+        found = (
+            table[bottom * stride + right]
+            - table[top * stride + right]
+            - table[bottom * stride + left]
+            + table[top * stride + left]
+        )
+        alive = alive[~(whole & (found == 0))]
+    survives = torch.zeros_like(seen)
+    survives[alive] = True
+    return survives & seen
+
+
+def bounding_cube(grid: Bool[Tensor, "r r r"], normalizer: Normalizer, margin: float = 0.02) -> Normalizer:
+    """The smallest cube, in world units, around the True cells of a grid over ``normalizer``'s cube."""
+    resolution = grid.shape[0]
+    index = grid.nonzero()
+    low = index.amin(0) * (2 / resolution) - 1
+    high = (index.amax(0) + 1) * (2 / resolution) - 1
+    half = 0.5 * float((high - low).amax()) * (1 + margin)
+    x, y, z = normalizer.to_world((0.5 * (low + high)).unsqueeze(0))[0].tolist()
+    return Normalizer((x, y, z), half * normalizer.half_size)

@@ -1,0 +1,95 @@
+"""The occupancy grid: where along a ray a radiance field is worth evaluating.
+
+Source: Müller et al., "Instant Neural Graphics Primitives" (2022), appendix E.1. State of the head, not of the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from recon3d.config import RenderConfig
+from recon3d.errors import UserError
+
+CHUNK = 2**18
+
+
+class OccupancyGrid(nn.Module):
+    """(R, R, R) cells over [-1, 1]^3, indexed [ix, iy, iz].
+
+    Attributes:
+        density: the largest density seen lately in each cell, fading by ``decay`` at each update.
+        occupied: cells that rays are sampled in.
+        allowed: cells that may be occupied at all (seen by a camera, inside the visual hull).
+    """
+
+    density: Float[Tensor, "r r r"]
+    occupied: Bool[Tensor, "r r r"]
+    allowed: Bool[Tensor, "r r r"]
+
+    def __init__(self, config: RenderConfig, allowed: Bool[Tensor, "r r r"] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        shape = (config.grid,) * 3
+        allowed = torch.ones(shape, dtype=torch.bool) if allowed is None else allowed
+        self.register_buffer("allowed", allowed.clone())
+        self.register_buffer("occupied", allowed.clone())
+        self.register_buffer("density", torch.zeros(shape, device=allowed.device))
+
+    @property
+    def step(self) -> float:
+        """Marching step in field units."""
+        return 2 * 3**0.5 / self.config.samples_per_diagonal
+
+    @property
+    def occupied_fraction(self) -> float:
+        return float(self.occupied.float().mean())
+
+    @torch.no_grad()
+    def update(
+        self,
+        density_fn: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]],
+        step: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Look at one random point of some cells: all at first, then a quarter of the allowed and of the occupied.
+
+        Raises:
+            UserError: no cell is occupied any more.
+        """
+        cells = self._cells_to_update(step, generator)
+        seen = torch.empty(len(cells), device=cells.device)
+        for begin in range(0, len(cells), CHUNK):
+            part = cells[begin : begin + CHUNK]
+            seen[begin : begin + CHUNK] = density_fn(self._points_in(part, generator)).float()
+        density = self.density.view(-1)
+        density[cells] = torch.maximum(density[cells] * self.config.decay, seen)
+        opacity = self.density * self.step
+        threshold = min(self.config.threshold, float(opacity[self.allowed].mean()))
+        self.occupied.copy_(self.allowed & (opacity > threshold))
+        if not bool(self.occupied.any()):
+            raise UserError(
+                f"occupancy: nothing left at step {step}: the field is empty everywhere; check the poses, the "
+                "background and that the images are not blank"
+            )
+
+    def _cells_to_update(self, step: int, generator: torch.Generator) -> Int[Tensor, "m"]:
+        allowed = self.allowed.view(-1).nonzero().squeeze(1)
+        if step < self.config.warmup_steps:
+            return allowed
+        occupied = self.occupied.view(-1).nonzero().squeeze(1)
+        picks = [
+            pool[torch.randint(len(pool), (len(pool) // 4 + 1,), device=pool.device, generator=generator)]
+            for pool in (allowed, occupied)
+        ]
+        # A cell picked twice would be written twice in an unspecified order.
+        return torch.cat(picks).unique()
+
+    def _points_in(self, cells: Int[Tensor, "m"], generator: torch.Generator) -> Float[Tensor, "m 3"]:
+        r = self.config.grid
+        index = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)
+        offset = torch.rand(len(cells), 3, device=cells.device, generator=generator)
+        return (index + offset) * (2 / r) - 1

@@ -1,0 +1,87 @@
+"""Checkpoints: one safetensors file each, with a JSON header in its metadata, written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+import recon3d
+from recon3d.errors import UserError
+
+PATTERN = "step_*.safetensors"
+KEPT = 2
+
+
+def write_atomic(path: Path, payload: bytes) -> None:
+    """Write a file under a temporary name, flush it to the disk, and give it its name.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; ``path`` is then as it was before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{path}: the disk is full; what was saved before is intact: free some space and resume the run"
+            ) from None
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def save(folder: Path, step: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
+    """Write ``folder/step_<step>.safetensors`` and drop all but the last checkpoints.
+
+    ``header`` is any JSON value; the step and the versions of recon3d and torch are added to it.
+    """
+    header = {**header, "step": step, "recon3d": recon3d.__version__, "torch": torch.__version__}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path = folder / f"step_{step:08d}.safetensors"
+    write_atomic(path, safetensors.torch.save(contiguous, metadata={"recon3d": json.dumps(header)}))
+    for old in sorted(folder.glob(PATTERN))[:-KEPT]:
+        old.unlink(missing_ok=True)
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+    return path
+
+
+def newest(folder: Path) -> Path:
+    """The newest checkpoint of a run.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(folder.glob(PATTERN))
+    if not found:
+        raise UserError(f"{folder}: no checkpoint there; was the run stopped before it saved one?")
+    return found[-1]
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a checkpoint.
+
+    Raises:
+        UserError: the file is not a checkpoint of recon3d, or is damaged.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            header = json.loads((file.metadata() or {})["recon3d"])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f"{path}: not a whole checkpoint of recon3d ({error}); remove it to use the one before"
+        ) from None

@@ -1,0 +1,60 @@
+"""What a run computes on: device, threads, number type."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from recon3d.config import RunConfig
+from recon3d.errors import UserError
+
+FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def physical_cores() -> int:
+    """Physical cores this process may use (logical ones where the system does not tell)."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    siblings = set()
+    for cpu in allowed:
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as file:  # noqa: PTH123
+                siblings.add(file.read())
+        except OSError:
+            return len(allowed)
+    return max(1, len(siblings))
+
+
+def select_device(name: str) -> torch.device:
+    """The torch device for "auto", "cpu" or "cuda".
+
+    Raises:
+        UserError: cuda was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu, or see recon3d doctor")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe and probe())
+
+
+def select_precision(name: str, device: torch.device) -> torch.dtype:
+    if name != "auto":
+        return FLOATS[name]
+    if device.type == "cuda":
+        return torch.float16
+    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+
+
+def prepare(config: RunConfig) -> tuple[torch.device, torch.dtype]:
+    """Set threads and seeds as ``config`` says; returns the device and the type of the networks' products."""
+    torch.set_num_threads(config.threads or physical_cores())
+    torch.manual_seed(config.seed)
+    device = select_device(config.device)
+    return device, select_precision(config.precision, device)

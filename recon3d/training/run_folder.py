@@ -1,0 +1,90 @@
+"""The run folder: config.yaml, metrics.jsonl, TensorBoard events, checkpoints/, previews/, exports/."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recon3d.config import TASKS, RunConfig, from_plain, read_yaml, task_of, to_plain
+from recon3d.errors import UserError
+from recon3d.training.checkpoints import write_atomic
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run and its configuration. The folder may be moved; nothing in it refers to its own place."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def previews(self) -> Path:
+        return self.path / "previews"
+
+    @property
+    def exports(self) -> Path:
+        return self.path / "exports"
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @staticmethod
+    def create(config: RunConfig, preset: str) -> RunFolder:
+        """Make the folder of a new run and write its configuration.
+
+        Raises:
+            UserError: a run of that name exists, or the folder cannot be made.
+        """
+        name = config.name or f"{preset}-{config.data.resolve().name}"
+        run = RunFolder(config.out / name)
+        if run.config_file.exists():
+            if not config.overwrite:
+                raise UserError(
+                    f"{run.path}: a run of this name exists; resume it (recon3d resume {run.path}), "
+                    "give --name, or --overwrite"
+                )
+            shutil.rmtree(run.path)
+        run.write_config(config)
+        return run
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            UserError: there is no run.
+        """
+        run = RunFolder(path)
+        if not run.config_file.is_file():
+            raise UserError(f"{path}: not a run folder (no config.yaml in it)")
+        return run
+
+    def write_config(self, config: RunConfig) -> None:
+        values = {"task": task_of(config), **to_plain(config)}
+        write_atomic(self.config_file, yaml.safe_dump(values, sort_keys=False).encode())
+
+    def read_config(self) -> RunConfig:
+        values = read_yaml(self.config_file)
+        task = values.pop("task", None)
+        if task not in TASKS:
+            raise UserError(f"{self.config_file}: task is {task!r}, but there are: {', '.join(TASKS)}")
+        return from_plain(TASKS[task], values, str(self.config_file))
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def write_json(self, name: str, values: dict[str, Any]) -> Path:
+        path = self.path / name
+        write_atomic(path, (json.dumps(values, indent=2) + "\n").encode())
+        return path

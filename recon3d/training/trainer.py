@@ -1,0 +1,294 @@
+"""The trainer: steps, schedule, checkpoints, logs and clean stops. It knows tasks by the protocol below only."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from recon3d.config import OptimizerConfig, RunConfig, to_plain
+from recon3d.errors import UserError
+from recon3d.training import checkpoints
+from recon3d.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a task shows of itself during training: images (H, W, 3) uint8 by name, and figures."""
+
+    images: dict[str, np.ndarray]
+    scalars: dict[str, float]
+
+
+class Task(Protocol):
+    """What the trainer needs of a task: a module (its state is what a checkpoint keeps) with these methods."""
+
+    def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]: ...
+
+    def training_step(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+        """Loss, the terms it is the sum of (so that a NaN can be named), and figures to log."""
+        ...
+
+    def preview(self) -> Preview: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> object: ...
+
+
+@dataclass
+class Progress:
+    """How far a run is: finished steps, and seconds spent training (without evaluation and saving)."""
+
+    step: int = 0
+    seconds: float = 0.0
+
+    def share(self, config: RunConfig) -> float:
+        """Share of the budget that is spent, by steps or by time, whichever is nearer its end."""
+        by_steps = self.step / config.steps if config.steps else 0.0
+        by_time = self.seconds / config.max_seconds if config.max_seconds else 0.0
+        return max(by_steps, by_time)
+
+
+def learning_rate_factor(progress: Progress, config: RunConfig, optimizer: OptimizerConfig) -> float:
+    """Linear warm-up over the first steps, then half a cosine from 1 to ``final_share`` over the budget."""
+    warmup = min(1.0, (progress.step + 1) / (optimizer.warmup_steps + 1))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress.share(config))))
+    return warmup * (optimizer.final_share + (1 - optimizer.final_share) * cosine)
+
+
+class Trainer:
+    """Trains ``task`` into a run folder, from its newest checkpoint if ``resume``."""
+
+    def __init__(
+        self,
+        task: Any,
+        config: RunConfig,
+        optimizer: OptimizerConfig,
+        run: RunFolder,
+        device: torch.device,
+        precision: torch.dtype,
+        resume: bool = False,
+    ) -> None:
+        self.task, self.config, self.optimizer_config, self.run = task, config, optimizer, run
+        self.device = device
+        self.progress = Progress()
+        self.optimizer = torch.optim.Adam(
+            task.parameter_groups(optimizer), betas=optimizer.betas, eps=optimizer.epsilon, fused=True
+        )
+        self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        if resume:
+            self._load()
+
+    # --- the loop ---
+
+    def train(self) -> dict[str, Any]:
+        """Train until the budget is spent or a signal asks to stop; the state is saved in both cases.
+
+        Returns the figures of the run: steps, seconds, whether it was stopped, and the last scalars.
+
+        Raises:
+            UserError: the loss is not finite, memory ran out, or the disk is full; the last checkpoint stays.
+        """
+        writer = _summary_writer(self.run)
+        writer.add_text("config", "```\n" + self.run.config_file.read_text() + "\n```")
+        scalars: dict[str, float] = {}
+        config, progress = self.config, self.progress
+        bar = tqdm(total=config.steps, initial=progress.step, unit="step", dynamic_ncols=True, leave=True)
+        window_step, window_seconds, window_rays = progress.step, progress.seconds, 0.0
+        saved_at = -1
+        with _stop_requests() as stopped, bar:
+            while progress.share(config) < 1 and not stopped:
+                begin = time.perf_counter()
+                scalars = self._step()
+                progress.step += 1
+                progress.seconds += time.perf_counter() - begin
+                window_rays += scalars.get("rays", 0.0)
+                bar.update()
+                if progress.step % config.log_every == 0 or progress.step == 1:
+                    spent = max(progress.seconds - window_seconds, 1e-9)
+                    scalars["step_ms"] = 1000 * spent / (progress.step - window_step)
+                    scalars["rays_per_second"] = window_rays / spent
+                    window_step, window_seconds, window_rays = progress.step, progress.seconds, 0.0
+                    self._log(writer, scalars)
+                    bar.set_postfix_str(_postfix(scalars, progress, config))
+                if progress.step % config.preview_every == 0:
+                    self._preview(writer)
+                if progress.step % config.checkpoint_every == 0:
+                    self.save()
+                    saved_at = progress.step
+        if saved_at != progress.step:
+            self.save()
+        figures = {
+            "steps": progress.step,
+            "seconds": round(progress.seconds, 3),
+            "stopped": progress.share(config) < 1,
+            **scalars,
+        }
+        _add_hparams(writer, config, figures)
+        writer.close()
+        return figures
+
+    def _step(self) -> dict[str, float]:
+        factor = learning_rate_factor(self.progress, self.config, self.optimizer_config)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        try:
+            loss, terms, scalars = self.task.training_step(self.progress.step)
+            scalars["loss"] = float(loss.detach())
+            if not math.isfinite(scalars["loss"]):
+                self._refuse(terms)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"out of memory at step {self.progress.step} on {self.device}: lower --samples or raise --downscale; "
+                "the last checkpoint is intact"
+            ) from None
+        scalars["learning_rate"] = self.base_rates[0] * factor
+        return scalars
+
+    def _refuse(self, terms: dict[str, Tensor]) -> None:
+        bad = [name for name, value in terms.items() if not bool(torch.isfinite(value).all())] or ["loss"]
+        saved = sorted(self.run.checkpoints.glob(checkpoints.PATTERN))
+        kept = f"the last good checkpoint is {saved[-1]}" if saved else "nothing was saved yet"
+        raise UserError(
+            f"loss is not finite at step {self.progress.step} (term: {', '.join(bad)}): training stopped, {kept}; "
+            "lower --optimizer.learning-rate or use --precision float32"
+        )
+
+    # --- state ---
+
+    def save(self) -> None:
+        """Write a checkpoint of the task, the optimiser and the progress."""
+        tensors = {f"task.{name}": value for name, value in self.task.state_dict().items()}
+        state = self.optimizer.state_dict()["state"]
+        for index, entries in state.items():
+            for key, value in entries.items():
+                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+        header = {"seconds": self.progress.seconds, "scaler": self.scaler.state_dict()}
+        checkpoints.save(self.run.checkpoints, self.progress.step, tensors, header)
+
+    def _load(self) -> None:
+        tensors, header = checkpoints.load(checkpoints.newest(self.run.checkpoints), self.device)
+        self.task.load_state_dict(_with_prefix(tensors, "task."))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _with_prefix(tensors, "optimizer.").items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        if header["scaler"]:
+            self.scaler.load_state_dict(header["scaler"])
+        self.progress = Progress(header["step"], header["seconds"])
+
+    # --- records ---
+
+    def _log(self, writer: Any, scalars: dict[str, float]) -> None:
+        step = self.progress.step
+        self.run.log({"step": step, "seconds": round(self.progress.seconds, 3), **scalars})
+        for name, value in scalars.items():
+            writer.add_scalar(f"train/{name}", value, step)
+
+    def _preview(self, writer: Any) -> None:
+        import imageio.v3 as iio
+
+        preview = self.task.preview()
+        step = self.progress.step
+        self.run.previews.mkdir(parents=True, exist_ok=True)
+        for name, image in preview.images.items():
+            writer.add_image(f"preview/{name}", image, step, dataformats="HWC")
+            iio.imwrite(self.run.previews / f"{name}_{step:08d}.png", image)
+        for name, value in preview.scalars.items():
+            writer.add_scalar(f"preview/{name}", value, step)
+        self.run.log({"step": step, **{f"preview_{k}": v for k, v in preview.scalars.items()}})
+
+
+def load_task_state(task: nn.Module, run: RunFolder, device: torch.device) -> int:
+    """Fill a task from a run's newest checkpoint, without the optimiser's state; returns the step."""
+    tensors, header = checkpoints.load(checkpoints.newest(run.checkpoints), device)
+    task.load_state_dict(_with_prefix(tensors, "task."))
+    return int(header["step"])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch or Python means that memory ran out."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _summary_writer(run: RunFolder) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run.path))
+
+
+def _add_hparams(writer: Any, config: RunConfig, figures: dict[str, Any]) -> None:
+    flat: dict[str, Any] = {}
+
+    def flatten(values: dict[str, Any], prefix: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                flatten(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value if isinstance(value, bool | int | float) else str(value)
+
+    flatten(to_plain(config), "")
+    numbers = {f"final/{k}": float(v) for k, v in figures.items() if isinstance(v, int | float)}
+    writer.add_hparams(flat, numbers, run_name=".")
+
+
+def _postfix(scalars: dict[str, float], progress: Progress, config: RunConfig) -> str:
+    parts = []
+    if "psnr" in scalars:
+        parts.append(f"{scalars['psnr']:.2f} dB")
+    if "rays_per_second" in scalars:
+        parts.append(f"{scalars['rays_per_second'] / 1000:.0f}k rays/s")
+    share = progress.share(config)
+    if share > 0:
+        parts.append(f"{progress.seconds * (1 - share) / share:.0f} s left")
+    return ", ".join(parts)
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __bool__(self) -> bool:
+        return self.requested
+
+
+@contextmanager
+def _stop_requests() -> Iterator[_Stop]:
+    """Within it, the first SIGINT or SIGTERM asks for a stop after the current step; a second SIGINT interrupts."""
+    stop = _Stop()
+    old: dict[signal.Signals, Any] = {}
+
+    def ask(signum: int, frame: object) -> None:
+        stop.requested = True
+        signal.signal(signal.SIGINT, old[signal.SIGINT])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old[number] = signal.signal(number, ask)
+        yield stop
+    finally:
+        for number in old:
+            signal.signal(number, old[number])
