@@ -127,10 +127,10 @@ def march_run(implementation, *inputs):
 def test_marching_float64(implementation, rays, cells, cone):
     """Sample for sample what testing every position finds."""
     *rays, jitter = rays_through_box(rays, torch.float64)
-    inputs = (*rays, occupancy_blobs(cells), jitter, 0.047, cone)
+    inputs = (*rays, occupancy_blobs(cells), jitter, 0.04, cone)
     offsets, ray_index, t, dt = march_run(implementation, *inputs)
     expected = marching_reference.march(*inputs)
-    assert len(expected[1]) > 60
+    assert len(expected[1]) >= 40
     assert_close(offsets, expected[0])
     assert_close(ray_index, expected[1])
     assert_close(t, expected[2], rtol=1e-12, atol=0)

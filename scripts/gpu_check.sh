@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one call of under ten minutes and without a network: the GPU tests, the kernels'
+# benchmark, and, where the Lego scene lies in carry/lego, training for 5, 15 and 60 seconds with evaluation.
+#
+#   scripts/gpu_check.sh OUT
+#
+# Needs PyTorch and Triton; whatever else is missing is taken from wheels in carry/wheels. OUT gets tests.xml,
+# kernels.json, log.txt, and summary.json: of every part the exit status, the seconds, and the figures it printed.
+# A part that fails does not stop the others. The exit status is that of the GPU tests, or 1 where there is no GPU.
+set -uo pipefail
+
+BUDGET=570 # seconds for everything
+
+if [[ $# -ne 1 ]]; then
+    echo "usage: $0 OUT" >&2
+    exit 2
+fi
+mkdir -p "$1" || exit 2
+out=$(cd "$1" && pwd) || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+work=$(mktemp -d) || exit 2
+trap 'rm -rf "$work"' EXIT
+python=${PYTHON:-python3}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+: >"$out/log.txt"
+: >"$work/summary"
+
+if compgen -G "carry/wheels/*.whl" >/dev/null; then
+    # Without their dependencies: what lies there is only what the machine lacks.
+    if "$python" -m pip install -q --no-index --no-deps --no-compile --target "$work/site" carry/wheels/*.whl; then
+        export PYTHONPATH=$PYTHONPATH:$work/site
+    else
+        echo "gpu_check: the wheels in carry/wheels could not be installed" >&2
+    fi
+fi
+
+"$python" - <<'PYTHON' || exit 1
+import platform
+import sys
+
+import torch
+import triton
+
+print(f"Python {platform.python_version()}, torch {torch.__version__}, triton {triton.__version__}")
+if not torch.cuda.is_available():
+    sys.exit("gpu_check: torch finds no CUDA device")
+print(torch.cuda.get_device_name(), torch.cuda.get_device_capability())
+PYTHON
+
+# part NAME SECONDS COMMAND...: run a part for at most so long, and note how it went. Its standard output goes to
+# $work/NAME, and all its output to the log.
+part() {
+    local name=$1 limit=$2 begin=$SECONDS status=0
+    shift 2
+    if ((limit > BUDGET - SECONDS)); then limit=$((BUDGET - SECONDS)); fi
+    echo "== $name" | tee -a "$out/log.txt"
+    if ((limit > 0)); then
+        timeout -k 5 "$limit" "$@" 2>"$work/errors" >"$work/$name" || status=$?
+        cat "$work/$name" "$work/errors" >>"$out/log.txt"
+        tail -n 20 "$work/$name"
+        if ((status)); then tail -n 20 "$work/errors"; fi
+    else
+        status=124
+    fi
+    echo "$name $status $((SECONDS - begin))" >>"$work/summary"
+    echo "== $name: status $status after $((SECONDS - begin)) s" | tee -a "$out/log.txt"
+    return "$status"
+}
+
+recon3d() {
+    local name=$1 limit=$2
+    shift 2
+    part "$name" "$limit" "$python" -m recon3d.cli "$@" --json
+}
+
+part tests 200 "$python" -m pytest -q -m gpu tests -p no:cacheprovider --junitxml="$out/tests.xml"
+tests=$?
+part kernels 100 "$python" scripts/bench_kernels.py --device cuda --seconds 0.3 --json "$out/kernels.json"
+
+if [[ -d carry/lego ]]; then
+    for seconds in 5 15 60; do
+        recon3d "train_$seconds" $((seconds + 60)) train nerf --data carry/lego --max-seconds "$seconds" \
+            --out "$work/runs" --name "lego_$seconds" --device cuda
+        recon3d "eval_$seconds" 60 eval "$work/runs/lego_$seconds"
+    done
+fi
+
+"$python" - "$work" "$out/summary.json" <<'PYTHON'
+import json
+import sys
+from pathlib import Path
+
+work, target = Path(sys.argv[1]), Path(sys.argv[2])
+summary = {}
+for line in (work / "summary").read_text().splitlines():
+    name, status, seconds = line.split()
+    summary[name] = {"status": int(status), "seconds": int(seconds)}
+    output = (work / name).read_text(errors="replace").splitlines() if (work / name).exists() else []
+    if output and output[-1].startswith("{"):
+        try:
+            summary[name]["figures"] = json.loads(output[-1])
+        except json.JSONDecodeError as error:
+            summary[name]["figures"] = f"not JSON: {error}"
+target.write_text(json.dumps(summary, indent=2) + "\n")
+PYTHON
+exit "$tests"
