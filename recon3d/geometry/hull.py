@@ -35,7 +35,7 @@ def visual_hull(
     counts = None if masks is None else _integral_images(masks)
     cells = cell_centers(size, cameras.poses.device)
     while True:
-        cells = cells[_survives(cells, size, counts, cameras, normalizer)]
+        cells = cells[_survives(cells, size, counts, cameras, normalizer, finest=size == resolution)]
         if size == resolution:
             break
         size *= 2
@@ -55,9 +55,12 @@ def _integral_images(masks: Bool[Tensor, "n h w"]) -> Tensor:
 
 
 def _survives(
-    cells: Tensor, size: int, counts: Tensor | None, cameras: Cameras, normalizer: Normalizer
+    cells: Tensor, size: int, counts: Tensor | None, cameras: Cameras, normalizer: Normalizer, finest: bool
 ) -> Bool[Tensor, "n"]:
-    """Whether some camera sees each cell and none sees it as empty; what is ruled out is not looked at again."""
+    """Whether some camera sees each cell and none sees it as empty; what is ruled out is not looked at again.
+
+    A cell is seen if its centre is; on the coarser levels, if any of its bounding sphere may be.
+    """
     points = normalizer.to_world(cells)
     radius = normalizer.half_size / size * 3**0.5
     width, height = cameras.width, cameras.height
@@ -66,12 +69,19 @@ def _survives(
     for index in range(len(cameras)):
         uv, depth = (part[0] for part in cameras[index : index + 1].project(points[alive]))
         u, v = uv.unbind(-1)
-        inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > 0)
-        seen[alive] |= inside
+        # A bound on how far from (u, v) the sphere's image extends: f r D / (d (d - 2 r)) for a sphere of radius r at
+        # distance D and depth d, and a pixel for rounding.
+        distance = (points[alive] - cameras.positions[index]).norm(dim=-1)
+        reach = cameras.focal[index].max() * radius * distance / (depth * (depth - 2 * radius)).clamp_min(1e-6) + 1
+        ahead = depth > 2 * radius
+        if finest:
+            seen[alive] |= (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > 0)
+        else:
+            touches = (u > -reach) & (u < width + reach) & (v > -reach) & (v < height + reach)
+            seen[alive] |= torch.where(ahead, touches, depth > -radius)
         if counts is None:
             continue
-        reach = cameras.focal[index].max() * radius / (depth - radius).clamp_min(1e-6) + 1
-        whole = (depth > radius) & (u >= reach) & (u + reach < width) & (v >= reach) & (v + reach < height)
+        whole = ahead & (u >= reach) & (u + reach < width) & (v >= reach) & (v + reach < height)
         left, right = (u - reach).clamp(0, width).long(), (u + reach).clamp(0, width - 1).long() + 1
         top, bottom = (v - reach).clamp(0, height).long(), (v + reach).clamp(0, height - 1).long() + 1
         table = counts[index].view(-1)
