@@ -1,0 +1,56 @@
+"""Camera paths: rigid poses that go round what was photographed."""
+
+import pytest
+import torch
+
+from recon3d.geometry.cameras import Cameras
+from recon3d.geometry.paths import orbit
+
+from .ball import cameras_around
+
+CENTER = (1.0, -2.0, 0.5)
+
+
+@pytest.fixture(scope="module")
+def path():
+    return orbit(cameras_around(30, size=64, center=CENTER), CENTER, frames=24, size=32)
+
+
+def test_poses_are_rigid(path):
+    rotation = path.poses[:, :3, :3]
+    torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).expand(24, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(24))
+    torch.testing.assert_close(path.poses[:, 3], torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(24, 4))
+
+
+def test_every_frame_looks_at_the_centre(path):
+    uv, depth = path.project(torch.tensor([CENTER]))
+    torch.testing.assert_close(uv, torch.full_like(uv, 16.0), atol=1e-3, rtol=0)
+    assert (depth > 0).all()
+    assert (path.poses[:, 2, 1] > 0).all()  # upright
+
+
+def test_goes_round_once_at_the_distance_of_the_cameras(path):
+    offset = path.positions - torch.tensor(CENTER)
+    torch.testing.assert_close(offset.norm(dim=-1), torch.full((24,), 4.0), atol=1e-3, rtol=0)
+    assert float(offset[:, 2].max() - offset[:, 2].min()) < 1e-5
+    angles = torch.atan2(offset[:, 1], offset[:, 0])
+    steps = (angles.roll(-1) - angles) % (2 * torch.pi)  # the last meets the first: a loop without a jump
+    torch.testing.assert_close(steps, torch.full((24,), 2 * torch.pi / 24), atol=1e-4, rtol=0)
+
+
+def test_field_of_view_is_kept(path):
+    assert (path.width, path.height) == (32, 32)
+    torch.testing.assert_close(path.focal, cameras_around(1, size=64).focal.expand(24, 2) / 2)
+
+
+def test_cameras_straight_above_still_give_a_path():
+    above = cameras_around(3, size=64)
+    poses = above.poses.clone()
+    poses[:, :3, 3] = torch.tensor([0.0, 0.0, 4.0])
+    path = orbit(
+        Cameras(poses, above.focal, above.center, 64, 64, above.distortion), (0.0, 0.0, 0.0), frames=8, size=16
+    )
+    assert torch.isfinite(path.poses).all()
+    uv, _ = path.project(torch.zeros(1, 3))
+    torch.testing.assert_close(uv, torch.full_like(uv, 8.0), atol=1e-3, rtol=0)
