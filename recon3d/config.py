@@ -93,6 +93,8 @@ class RadianceFieldConfig:
         for name in ("width", "depth", "color_width", "color_depth"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"field.{name} is {value}: give 1 or more")
+        features = self.geometry_features
+        require(features >= 1, f"field.geometry_features is {features}: give 1 or more")
         require(1 <= self.direction_degree <= 4, f"field.direction_degree is {self.direction_degree}: give 1 to 4")
 
     def resolved(self) -> RadianceFieldConfig:
@@ -136,6 +138,8 @@ class RenderConfig:
         require(0 <= self.cone < 0.1, f"head.cone is {self.cone}: give 0 to 0.1")
         require(0 < self.early_stop < 1, f"head.early_stop is {self.early_stop}: give a number between 0 and 1")
         require(self.update_every >= 1, f"head.update_every is {self.update_every}: give 1 or more")
+        require(0 <= self.decay <= 1, f"head.decay is {self.decay}: give 0 to 1")
+        require(0 <= self.threshold < 1, f"head.threshold is {self.threshold}: give 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,9 @@ class OptimizerConfig:
             f"optimizer.learning_rate is {self.learning_rate}: give a positive number",
         )
         require(0 < self.final_share <= 1, f"optimizer.final_share is {self.final_share}: give 0 to 1")
+        require(all(0 <= beta < 1 for beta in self.betas), f"optimizer.betas are {self.betas}: give 0 to below 1")
+        for name in ("warmup_steps", "epsilon", "weight_decay"):
+            require(getattr(self, name) >= 0, f"optimizer.{name} is {getattr(self, name)}: give 0 or more")
 
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -307,7 +314,8 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
             return None
         return _coerce(next(a for a in args if a is not type(None)), value, where)
     if origin is Literal:
-        require(value in args, f"{where}: {value!r} is not one of {', '.join(map(str, args))}")
+        known = any(type(value) is type(arg) and value == arg for arg in args)
+        require(known, f"{where}: {value!r} is not one of {', '.join(map(str, args))}")
         return value
     if origin is tuple:
         require(
@@ -319,6 +327,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         return Path(str(value))
     if hint is float:
         # YAML 1.1 reads 1e-3 (without a dot) as a string.
+        require(not isinstance(value, bool), f"{where}: expected a number, found {value!r}")
         try:
             return float(value)
         except (TypeError, ValueError):
@@ -366,6 +375,7 @@ class Preset:
     """A task's settings under a name, with what differs by device."""
 
     name: str
+    path: Path
     task: str
     values: dict[str, Any]
     devices: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -375,11 +385,14 @@ class Preset:
         values = _merged(self.values, self.devices.get(device, {}))
         if "data" not in values and data is not None:
             values["data"] = str(data)
-        return from_plain(TASKS[self.task], values, f"preset {self.name}")
+        return from_plain(TASKS[self.task], values, str(self.path))
 
 
-def load_preset(name: str) -> Preset:
+def load_preset(name: str, above: tuple[Path, ...] = ()) -> Preset:
     """A preset by name (``configs/NAME.yaml``) or by the path of a YAML file.
+
+    Its ``base``, if it has one, is again a name, or a path as seen from the file; ``above`` are the files that this one
+    is a base of.
 
     Raises:
         UserError: no such preset, or a file that is not one.
@@ -387,20 +400,23 @@ def load_preset(name: str) -> Preset:
     path = Path(name) if name.endswith((".yaml", ".yml")) else preset_folder() / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"no preset {name!r} (there are: {', '.join(preset_names())}; or give the path of a YAML file)")
+    require(path.resolve() not in above, f"{path}: is its own base, directly or through others")
     values = read_yaml(path)
     base = values.pop("base", None)
     task = values.pop("task", None)
     devices = values.pop("devices", {})
+    known = isinstance(devices, dict) and set(devices) <= {"cpu", "cuda"}
+    require(
+        known and all(isinstance(section, dict) for section in devices.values()),
+        f"{path}: devices may hold cpu and cuda, each with settings, found {devices!r}",
+    )
     if base is not None:
-        parent = load_preset(str(base))
+        beside = str(path.parent / str(base)) if str(base).endswith((".yaml", ".yml")) else str(base)
+        parent = load_preset(beside, (*above, path.resolve()))
         values, task = _merged(parent.values, values), task or parent.task
         devices = _merged(parent.devices, devices)
-    require(task in TASKS, f"{path}: task is {task!r}, but there are: {', '.join(TASKS)}")
-    require(
-        isinstance(devices, dict) and set(devices) <= {"cpu", "cuda"},
-        f"{path}: devices may hold cpu and cuda, found {devices!r}",
-    )
-    return Preset(path.stem, str(task), values, devices)
+    require(isinstance(task, str) and task in TASKS, f"{path}: task is {task!r}, but there are: {', '.join(TASKS)}")
+    return Preset(path.stem, path, str(task), values, devices)
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
