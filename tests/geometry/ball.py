@@ -1,7 +1,7 @@
 """A coloured ball photographed by cameras all around it: pictures whose truth is known in closed form.
 
-The ball's colour is its normal (0.5 + 0.5 n), so that it looks the same from everywhere. Used by the tests of the visual
-hull, of the NeRF task and of the command line, where the embedded scene would be too much.
+The ball's colour is its normal (0.5 + 0.5 n), so that it looks the same from everywhere. Used by the tests of the
+visual hull, of the NeRF task and of the command line, where the embedded scene would be too much.
 """
 
 import json

@@ -31,7 +31,7 @@ def random_cameras(count, lens=PLAIN, seed=0):
     return Cameras(poses, focal, center, 100, 80, torch.tensor(lens, dtype=torch.float64).expand(count, 4))
 
 
-# ----------------------------------------------------------------------------------------------------------- conventions
+# --- conventions ---
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_focal_from_angle():
     assert focal_from_angle(0.6911112070083618, 800) == pytest.approx(1111.1110311937682)  # Lego of NeRF-synthetic
 
 
-# ---------------------------------------------------------------------------------------------------------------- pixels
+# --- pixels ---
 
 
 def test_image_rays_go_row_by_row_through_pixel_centres():
@@ -121,7 +121,7 @@ def test_rays_index():
     assert len(rays[torch.tensor([True, False, True, False, False])]) == 2
 
 
-# ------------------------------------------------------------------------------------------------------------------ lens
+# --- lens ---
 
 
 @pytest.mark.parametrize(("lens", "pixels"), [(PLAIN, 1e-9), (MILD, 1e-8), (STRONG, 1e-2)])
