@@ -1,0 +1,149 @@
+"""The radiance field: what every encoder's field promises to heads, exporters and the trainer."""
+
+import math
+
+import pytest
+import torch
+
+from recon3d.config import FrequencyConfig, HashGridConfig, RadianceFieldConfig
+from recon3d.fields.encoders import ENCODERS
+from recon3d.fields.radiance import RadianceField
+
+N = 50
+
+
+def config_of(encoder, **changes):
+    values = {
+        "encoder": encoder,
+        "hash_grid": HashGridConfig(levels=4, features=2, log2_size=10, coarsest=4, finest=32),
+        "frequency": FrequencyConfig(levels=4),
+        "width": 32,
+        **changes,
+    }
+    return RadianceFieldConfig(**values).resolved()
+
+
+@pytest.fixture(params=list(ENCODERS))
+def field(request):
+    torch.manual_seed(0)
+    return RadianceField(config_of(request.param))
+
+
+@pytest.fixture
+def points():
+    return 2 * torch.rand(N, 3, generator=torch.Generator().manual_seed(1)) - 1
+
+
+@pytest.fixture
+def directions():
+    return torch.nn.functional.normalize(torch.randn(N, 3, generator=torch.Generator().manual_seed(2)), dim=-1)
+
+
+def test_shapes_types_and_ranges(field, points, directions):
+    sigma, rgb = field(points, directions)
+    assert (sigma.shape, rgb.shape) == ((N,), (N, 3))
+    assert (sigma.dtype, rgb.dtype) == (torch.float32, torch.float32)
+    assert (sigma > 0).all()
+    assert ((rgb >= 0) & (rgb <= 1)).all()
+    _, features = field.geometry(points)
+    assert features.shape == (N, 15)
+
+
+def test_the_ways_to_ask_agree(field, points, directions):
+    sigma, rgb = field(points, directions)
+    torch.testing.assert_close(field.density(points), field.geometry(points)[0], rtol=0, atol=0)
+    torch.testing.assert_close(field.density(points), sigma)
+    torch.testing.assert_close(field.color(points, directions), rgb)
+
+
+def test_starts_thin_and_grey(field, points, directions):
+    """A new field neither blocks the light nor has a colour: training starts from fog."""
+    sigma, rgb = field(points, directions)
+    assert 0.01 < float(sigma.median()) < 10
+    assert float((rgb - 0.5).abs().mean()) < 0.3
+
+
+def test_one_direction_a_ray(field, points, directions):
+    _, features = field.geometry(points)
+    ray_index = torch.arange(N) // 10
+    by_ray = field.shade(features, directions[:5], ray_index)
+    torch.testing.assert_close(by_ray, field.shade(features, directions[:5][ray_index]))
+
+
+def test_no_points_at_all(field, directions):
+    sigma, features = field.geometry(torch.zeros(0, 3))
+    assert sigma.shape == (0,)
+    assert field.shade(features, directions[:3], torch.zeros(0, dtype=torch.long)).shape == (0, 3)
+
+
+def test_colour_depends_on_the_direction(field, points, directions):
+    colors = field.color(points, directions), field.color(points, -directions)
+    assert not torch.allclose(*colors)
+
+
+def test_degree_one_has_no_view_dependence(points, directions):
+    field = RadianceField(config_of("frequency", direction_degree=1))
+    torch.testing.assert_close(field.color(points, directions), field.color(points, -directions))
+
+
+def test_every_parameter_learns(field, points, directions):
+    sigma, rgb = field(points, directions)
+    (sigma.sum() + rgb.square().sum()).backward()
+    for name, parameter in field.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert bool((parameter.grad != 0).any()), name
+
+
+def test_points_at_and_beyond_the_border_are_finite(field, directions):
+    x = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0], [1.0, -1.0, 0.0], [1.001, 0.0, 0.0]])
+    sigma, rgb = field(x, directions[:4])
+    assert torch.isfinite(sigma).all()
+    assert torch.isfinite(rgb).all()
+
+
+@pytest.mark.parametrize("encoder", list(ENCODERS))
+def test_half_precision_products_give_full_precision_answers(encoder, points, directions):
+    torch.manual_seed(0)
+    full = RadianceField(config_of(encoder))
+    half = RadianceField(config_of(encoder), torch.bfloat16)
+    half.load_state_dict(full.state_dict())
+    sigma, rgb = half(points, directions)
+    assert (sigma.dtype, rgb.dtype) == (torch.float32, torch.float32)
+    expected_sigma, expected_rgb = full(points, directions)
+    torch.testing.assert_close(sigma, expected_sigma, rtol=0.1, atol=0.02)
+    torch.testing.assert_close(rgb, expected_rgb, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("bias", [0.0, 5.0, 40.0])
+def test_the_gradient_of_a_hot_density_is_bounded(bias, points):
+    """Density is exp of the network's output (shifted), and its gradient that of an output of at most 15."""
+    field = RadianceField(config_of("frequency"))
+    last = list(field.density_network.parameters())[-1]
+    weight = list(field.density_network.parameters())[-2]
+    with torch.no_grad():
+        weight.zero_()
+        last.zero_()
+        base = math.log(float(field.density(points[:1])))
+        last[0] = bias
+    sigma = field.density(points[:1])
+    assert math.log(float(sigma.detach())) == pytest.approx(base + bias, rel=1e-4)
+    sigma.sum().backward()
+    assert float(last.grad[0]) == pytest.approx(math.exp(min(base + bias, 15.0)), rel=1e-4)
+
+
+@pytest.mark.parametrize("encoder", list(ENCODERS))
+def test_same_seed_same_field(encoder, points, directions):
+    made = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        made.append(RadianceField(config_of(encoder)))
+    for name, value in made[0].state_dict().items():
+        torch.testing.assert_close(value, made[1].state_dict()[name], rtol=0, atol=0)
+
+
+def test_the_original_nerf_has_its_size():
+    """Encoded position 63, 8 layers of 256 with a skip, one colour layer of 128 (Mildenhall et al. 2020)."""
+    field = RadianceField(RadianceFieldConfig(encoder="frequency").resolved())
+    density = sum(p.numel() for p in field.density_network.parameters())
+    assert density == 63 * 256 + 256 + 6 * (256 * 256 + 256) + (256 + 63) * 256 + 256 + 256 * 16 + 16
