@@ -60,7 +60,13 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        print(f"recon3d: {error}", file=sys.stderr)
+        print(f"recon3d: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a folder without permission
+        if debug:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"recon3d: {place}{error.strerror or error} (--debug shows where)", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if debug:

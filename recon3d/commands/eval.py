@@ -29,7 +29,6 @@ class Eval(RunOptions):
 def main(args: list[str]) -> dict[str, Any]:
     options = tyro.cli(Eval, args=args, prog="recon3d eval")
 
-    import imageio.v3 as iio
     import numpy as np
     import torch
     from tqdm import tqdm
@@ -43,8 +42,7 @@ def main(args: list[str]) -> dict[str, Any]:
         background = options.background or config.eval_background
         scene = load_scene(options.data or config.data, options.split, config.downscale, config.test_every)
         cameras = scene.cameras.to(run.task.device)
-        folder = run.folder.path / f"eval_{options.split}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = f"eval_{options.split}"
         views, rows = [], []
         begin = time.perf_counter()
         rendering = 0.0
@@ -58,13 +56,12 @@ def main(args: list[str]) -> dict[str, Any]:
                 scores = {"psnr": float(psnr(color, truth)), "ssim": float(ssim(color, truth))}
                 views.append({"name": scene.names[index], **scores})
                 bar.set_postfix_str(f"{np.mean([v['psnr'] for v in views]):.2f} dB")
-                iio.imwrite(folder / f"{index:03d}.png", to_uint8(color))
+                run.folder.write_image(f"{folder}/{index:03d}.png", to_uint8(color))
                 error = (color - truth).abs().mean(-1) * 4
                 panels = [truth, color, gray(error), depth_picture(view["depth"], view["opacity"])]
                 rows.append(to_uint8(torch.cat(panels, dim=1)))
-        sheet = folder / "comparison.png"
         chosen = np.linspace(0, len(rows) - 1, min(len(rows), 6)).round().astype(int)
-        iio.imwrite(sheet, np.concatenate([rows[i] for i in chosen]))
+        sheet = run.folder.write_image(f"{folder}/comparison.png", np.concatenate([rows[i] for i in chosen]))
         figures = {
             "run": str(run.folder.path),
             "step": run.step,
@@ -77,7 +74,7 @@ def main(args: list[str]) -> dict[str, Any]:
             "seconds_per_view": round(rendering / len(views), 4),
             "comparison": str(sheet),
         }
-        metrics = run.folder.write_json(f"eval_{options.split}/metrics.json", {**figures, "views": views})
+        metrics = run.folder.write_json(f"{folder}/metrics.json", {**figures, "views": views})
     print(
         f"{options.split}: {len(views)} views of {cameras.width} x {cameras.height} on {background}: "
         f"PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -35,12 +36,18 @@ def write_atomic(path: Path, payload: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{path}: the disk is full; what was saved before is intact: free some space and resume the run"
-            ) from None
-        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        with contextlib.suppress(OSError):  # the folder itself may be what is wrong
+            temporary.unlink()
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """What to tell of a write to ``path`` that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"{path}: the disk is full; what was saved before is intact: free some space and resume the run"
+        )
+    return UserError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from jaxtyping import UInt8
 
 from recon3d.config import TASKS, RunConfig, from_plain, read_yaml, task_of, to_plain
 from recon3d.errors import UserError
-from recon3d.training.checkpoints import write_atomic
+from recon3d.training.checkpoints import cannot_write, write_atomic
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,10 @@ class RunFolder:
                     f"{run.path}: a run of this name exists; resume it (recon3d resume {run.path}), "
                     "give --name, or --overwrite"
                 )
-            shutil.rmtree(run.path)
+            try:
+                shutil.rmtree(run.path)
+            except OSError as error:
+                raise UserError(f"{run.path}: cannot be removed ({error.strerror}); give --name") from None
         run.write_config(config)
         return run
 
@@ -75,14 +80,25 @@ class RunFolder:
     def read_config(self) -> RunConfig:
         values = read_yaml(self.config_file)
         task = values.pop("task", None)
-        if task not in TASKS:
+        if not isinstance(task, str) or task not in TASKS:
             raise UserError(f"{self.config_file}: task is {task!r}, but there are: {', '.join(TASKS)}")
         return from_plain(TASKS[task], values, str(self.config_file))
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise cannot_write(path, error) from None
+
+    def write_image(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> Path:
+        import imageio.v3 as iio
+
+        path = self.path / name
+        write_atomic(path, iio.imwrite("<bytes>", image, extension=".png"))
+        return path
 
     def write_json(self, name: str, values: dict[str, Any]) -> Path:
         path = self.path / name

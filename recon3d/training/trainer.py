@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -100,7 +101,13 @@ class Trainer:
         Raises:
             UserError: the loss is not finite, memory ran out, or the disk is full; the last checkpoint stays.
         """
-        writer = _summary_writer(self.run)
+        try:
+            with _summary_writer(self.run) as writer:
+                return self._train(writer)
+        except OSError as error:
+            raise checkpoints.cannot_write(self.run.path, error) from None
+
+    def _train(self, writer: Any) -> dict[str, Any]:
         writer.add_text("config", "```\n" + self.run.config_file.read_text() + "\n```")
         scalars: dict[str, float] = {}
         config, progress = self.config, self.progress
@@ -136,7 +143,6 @@ class Trainer:
             **scalars,
         }
         _add_hparams(writer, config, figures)
-        writer.close()
         return figures
 
     def _step(self) -> dict[str, float]:
@@ -163,18 +169,27 @@ class Trainer:
         return scalars
 
     def _refuse(self, terms: dict[str, Tensor]) -> None:
-        bad = [name for name, value in terms.items() if not bool(torch.isfinite(value).all())] or ["loss"]
+        bad = [name for name, value in terms.items() if not _is_finite(value)] or ["loss"]
+        raise self._diverged(f"loss is not finite at step {self.progress.step} (term: {', '.join(bad)})")
+
+    def _diverged(self, what: str) -> UserError:
         saved = sorted(self.run.checkpoints.glob(checkpoints.PATTERN))
         kept = f"the last good checkpoint is {saved[-1]}" if saved else "nothing was saved yet"
-        raise UserError(
-            f"loss is not finite at step {self.progress.step} (term: {', '.join(bad)}): training stopped, {kept}; "
-            "lower --optimizer.learning-rate or use --precision float32"
+        return UserError(
+            f"{what}: training stopped, {kept}; lower --optimizer.learning-rate or use --precision float32"
         )
 
     # --- state ---
 
     def save(self) -> None:
-        """Write a checkpoint of the task, the optimiser and the progress."""
+        """Write a checkpoint of the task, the optimiser and the progress.
+
+        Raises:
+            UserError: the weights are not finite, or the disk is full; the checkpoints before stay.
+        """
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        if not all(_is_finite(weight) for weight in weights):
+            raise self._diverged(f"weights are not finite after step {self.progress.step}")
         tensors = {f"task.{name}": value for name, value in self.task.state_dict().items()}
         state = self.optimizer.state_dict()["state"]
         for index, entries in state.items():
@@ -205,14 +220,11 @@ class Trainer:
             writer.add_scalar(f"train/{name}", value, step)
 
     def _preview(self, writer: Any) -> None:
-        import imageio.v3 as iio
-
         preview = self.task.preview()
         step = self.progress.step
-        self.run.previews.mkdir(parents=True, exist_ok=True)
         for name, image in preview.images.items():
             writer.add_image(f"preview/{name}", image, step, dataformats="HWC")
-            iio.imwrite(self.run.previews / f"{name}_{step:08d}.png", image)
+            self.run.write_image(f"previews/{name}_{step:08d}.png", image)
         for name, value in preview.scalars.items():
             writer.add_scalar(f"preview/{name}", value, step)
         self.run.log({"step": step, **{f"preview_{k}": v for k, v in preview.scalars.items()}})
@@ -225,6 +237,10 @@ def load_task_state(task: nn.Module, run: RunFolder, device: torch.device) -> in
     return int(header["step"])
 
 
+def _is_finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch or Python means that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
@@ -234,10 +250,21 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _summary_writer(run: RunFolder) -> Any:
+@contextmanager
+def _summary_writer(run: RunFolder) -> Iterator[Any]:
+    """A TensorBoard writer that is closed whatever happens, so that no entry before an error is lost."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(run.path))
+    # The thread that writes raises what went wrong at the next entry; it need not print it as well.
+    old = threading.excepthook
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else old(args)
+    writer = SummaryWriter(str(run.path))
+    try:
+        yield writer
+    finally:
+        threading.excepthook = old
+        with suppress(OSError):  # a full disk is told by whoever found it first
+            writer.close()
 
 
 def _add_hparams(writer: Any, config: RunConfig, figures: dict[str, Any]) -> None:
