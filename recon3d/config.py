@@ -81,8 +81,8 @@ class RadianceFieldConfig:
     """Width of the density network (default: as published with the encoder)."""
     depth: int | None = None
     """Hidden layers of the density network; from 6 on, the input joins again halfway."""
-    geometry_features: int = 15
-    """Features that the density network hands to the colour network."""
+    geometry_features: int = 16
+    """Outputs of the density network: the first is the logarithm of the density, and all go to the colour network."""
     color_width: int | None = None
     color_depth: int | None = None
     """Hidden layers of the colour network."""

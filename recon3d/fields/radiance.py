@@ -52,17 +52,27 @@ class RadianceField(nn.Module):
         skip = config.depth // 2 if config.depth >= 6 else None
         deep = config.depth > 2
         self.density_network = MLP(
-            self.encoder.out_dim, 1 + config.geometry_features, config.width, config.depth, skip, bias=deep
+            self.encoder.out_dim, config.geometry_features, config.width, config.depth, skip, bias=deep
         )
         self.color_network = MLP(
             self.degree**2 + config.geometry_features, 3, config.color_width, config.color_depth, bias=deep
         )
 
-    def geometry(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n f"]]:
-        """Density (N,) at field coordinates ``x``, and the features (N, F) that :meth:`shade` makes colours of."""
+    def encode(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
+        """What the density network sees of ``x``."""
         with products_in(self.precision, x.device):
-            h = self.density_network(self.encoder(x))
-        return TruncatedExp.apply(h[:, 0].float() - 1.0), h[:, 1:]
+            return self.encoder(x)
+
+    def geometry(
+        self, x: Float[Tensor, "n 3"], encoded: Float[Tensor, "n e"] | None = None
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n f"]]:
+        """Density (N,) at field coordinates ``x``, and the features (N, F) that :meth:`shade` makes colours of.
+
+        ``encoded``, where it is known, is what :meth:`encode` gave for ``x``; gradients flow all the same.
+        """
+        with products_in(self.precision, x.device):
+            h = self.density_network(self.encoder(x) if encoded is None else self.encoder.recall(x, encoded))
+        return TruncatedExp.apply(h[:, 0].float() - 1.0), h
 
     def shade(
         self,

@@ -23,12 +23,14 @@ class OccupancyGrid(nn.Module):
     Attributes:
         density: the largest density seen lately in each cell, fading by ``decay`` at each update.
         occupied: cells that rays are sampled in.
+        occupied_share: share of all cells that is occupied.
         allowed: cells that may be occupied at all (seen by a camera, inside the visual hull).
     """
 
     density: Float[Tensor, "r r r"]
     occupied: Bool[Tensor, "r r r"]
     allowed: Bool[Tensor, "r r r"]
+    occupied_share: Float[Tensor, ""]
 
     def __init__(self, config: RenderConfig, allowed: Bool[Tensor, "r r r"] | None = None) -> None:
         super().__init__()
@@ -38,15 +40,12 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("allowed", allowed.clone())
         self.register_buffer("occupied", allowed.clone())
         self.register_buffer("density", torch.zeros(shape, device=allowed.device))
+        self.register_buffer("occupied_share", allowed.float().mean())
 
     @property
     def step(self) -> float:
         """Marching step in field units."""
         return 2 * 3**0.5 / self.config.samples_per_diagonal
-
-    @property
-    def occupied_fraction(self) -> float:
-        return float(self.occupied.float().mean())
 
     @torch.no_grad()
     def update(
@@ -70,6 +69,7 @@ class OccupancyGrid(nn.Module):
         opacity = self.density * self.step
         threshold = min(self.config.threshold, float(opacity[self.allowed].mean()))
         self.occupied.copy_(self.allowed & (opacity > threshold))
+        self.occupied_share.copy_(self.occupied.float().mean())
         if not bool(self.occupied.any()):
             raise UserError(
                 f"occupancy: nothing left at step {step}: the field is empty everywhere; check the poses, the "

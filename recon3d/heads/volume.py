@@ -17,13 +17,16 @@ from recon3d.heads.occupancy import OccupancyGrid
 from recon3d.kernels import composite, march_rays
 
 FIRST_ROUND = 8
-"""Samples of each ray that are evaluated before asking whether its light has run out."""
+ROUND_GROWTH = 3
+"""Samples of each ray that are evaluated before asking whether its light has run out, and how that number grows."""
 
 
 class RadianceLike(Protocol):
     """What the head needs of a field."""
 
-    def geometry(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    def encode(self, x: Tensor) -> Tensor: ...
+
+    def geometry(self, x: Tensor, encoded: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
 
     def shade(self, features: Tensor, directions: Tensor, ray_index: Tensor | None = None) -> Tensor: ...
 
@@ -63,54 +66,73 @@ class VolumeRenderer(nn.Module):
         """Render rays. ``jitter`` in [0, 1) shifts each ray's samples (default: the middle of their intervals)."""
         if jitter is None:
             jitter = torch.full_like(rays.origins[:, 0], 0.5)
-        offsets, ray_index, t, dt = self.march(rays, jitter)
-        visible, sigma, features = self._evaluate_visible(field, rays, offsets, ray_index, t, dt)
-        offsets, ray_index, t, dt = _subset(visible, offsets, ray_index, t, dt)
-        rgb = field.shade(features, rays.directions, ray_index)
-        color, depth, opacity = composite(sigma, rgb, t, dt, offsets, self.config.early_stop)
-        return Rendering(color, depth, opacity, len(t))
+        offsets, _, t, dt = self.march(rays, jitter)
+        seen = self._front_to_back(field, rays, offsets, t, dt)
+        sigma, features = field.geometry(seen.points, seen.encoded) if torch.is_grad_enabled() else seen.geometry
+        rgb = field.shade(features, rays.directions, seen.ray)
+        # The field was evaluated round by round; compositing wants the samples ray by ray.
+        visible = torch.nn.functional.pad(seen.counts.cumsum(0), (1, 0))
+        place = visible.index_select(0, seen.ray) + seen.index - offsets.index_select(0, seen.ray)
+        order = torch.empty_like(place)
+        order[place] = torch.arange(len(place), device=place.device)
+        index = seen.index.index_select(0, order)
+        color, depth, opacity = composite(
+            sigma.index_select(0, order),
+            rgb.index_select(0, order),
+            t.index_select(0, index),
+            dt.index_select(0, index),
+            visible,
+            self.config.early_stop,
+        )
+        return Rendering(color, depth, opacity, len(index))
 
-    def _evaluate_visible(
-        self, field: RadianceLike, rays: Rays, offsets: Tensor, ray_index: Tensor, t: Tensor, dt: Tensor
-    ) -> tuple[Bool[Tensor, "m"], Float[Tensor, "k"], Float[Tensor, "k f"]]:
-        """Evaluate the field's geometry front to back and stop where no light is left.
+    @torch.no_grad()
+    def _front_to_back(self, field: RadianceLike, rays: Rays, offsets: Tensor, t: Tensor, dt: Tensor) -> _Seen:
+        """Find the samples that light reaches, so that colours and gradients are computed for no others.
 
-        In rounds: the first samples of every ray, then twice as many of each ray that still has light, and so on.
-        Returns the mask (M,) of the K samples that were evaluated, their densities and their features, in their order.
+        In rounds: the first samples of every ray, then more of each ray that still has light.
         """
-        rank = torch.arange(len(t), device=t.device) - offsets[ray_index]
+        counts = torch.zeros_like(offsets[1:])
+        remaining = offsets[1:] - offsets[:-1]
         optical_depth = torch.zeros(len(rays), device=t.device)
         darkness = -math.log(self.config.early_stop)
-        end = FIRST_ROUND
-        taken: list[Tensor] = []
-        sigmas: list[Tensor] = []
-        features: list[Tensor] = []
-        pending = torch.arange(len(t), device=t.device)
-        while len(pending) or not taken:
-            now = rank[pending] < end
-            index = pending[now]
-            ray = ray_index[index]
-            points = rays.origins[ray] + t[index, None] * rays.directions[ray]
-            sigma, feature = field.geometry(points)
-            optical_depth.index_add_(0, ray, sigma.detach() * dt[index])
-            taken.append(index)
-            sigmas.append(sigma)
-            features.append(feature)
-            pending = pending[~now]
-            pending = pending[optical_depth[ray_index[pending]] < darkness]
-            end *= 3
-        visible = torch.zeros(len(t), dtype=torch.bool, device=t.device)
-        index = torch.cat(taken)
-        visible[index] = True
-        if len(taken) == 1:
-            return visible, sigmas[0], features[0]
-        place = visible.cumsum(0) - 1
-        order = torch.empty_like(index)
-        order[place[index]] = torch.arange(len(index), device=index.device)
-        return visible, torch.cat(sigmas)[order], torch.cat(features)[order]
+        parts: list[tuple[Tensor, ...]] = []
+        limit = FIRST_ROUND
+        while not parts or bool(remaining.any()):
+            taken = remaining.clamp_max(limit)
+            index, ray = _expand(offsets[:-1] + counts, taken)
+            points = torch.addcmul(
+                rays.origins.index_select(0, ray),
+                rays.directions.index_select(0, ray),
+                t.index_select(0, index).unsqueeze(1),
+            )
+            encoded = field.encode(points)
+            sigma, features = field.geometry(points, encoded)
+            parts.append((index, ray, points, encoded, sigma, features))
+            optical_depth.index_add_(0, ray, sigma * dt.index_select(0, index))
+            counts += taken
+            remaining = torch.where(optical_depth < darkness, remaining - taken, 0)
+            limit *= ROUND_GROWTH
+        index, ray, points, encoded, sigma, features = (torch.cat(values) for values in zip(*parts, strict=True))
+        return _Seen(counts, index, ray, points, encoded, (sigma, features))
 
 
-def _subset(keep: Tensor, offsets: Tensor, *packed: Tensor) -> tuple[Tensor, ...]:
-    """Offsets and packed arrays of the samples where ``keep`` is True."""
-    kept_before = torch.cat([offsets.new_zeros(1), keep.cumsum(0)])
-    return kept_before[offsets], *(values[keep] for values in packed)
+@dataclass(frozen=True)
+class _Seen:
+    """The samples that light reaches, in the order of their evaluation: ``counts`` (N,) says how many of each ray's
+    first samples they are; ``index`` (K,) places them among all marched samples, ``ray`` (K,) among the rays."""
+
+    counts: Int[Tensor, "n"]
+    index: Int[Tensor, "k"]
+    ray: Int[Tensor, "k"]
+    points: Float[Tensor, "k 3"]
+    encoded: Float[Tensor, "k e"]
+    geometry: tuple[Float[Tensor, "k"], Float[Tensor, "k f"]]
+
+
+def _expand(starts: Int[Tensor, "n"], counts: Int[Tensor, "n"]) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
+    """The integers starts[i], starts[i] + 1, ... (counts[i] of them) for i after i, and the i of each."""
+    ends = counts.cumsum(0)
+    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    shift = (starts - ends + counts).index_select(0, owner)
+    return torch.arange(len(owner), device=counts.device) + shift, owner

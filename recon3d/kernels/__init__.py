@@ -6,7 +6,8 @@ shapes and its gradient. Torch's dispatcher picks the implementation from the de
 """
 
 from recon3d.kernels.compositing import composite
-from recon3d.kernels.hash_grid import HashLayout, hash_encode
+from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
 from recon3d.kernels.marching import march_rays
+from recon3d.kernels.mlp import relu_mlp
 
-__all__ = ["HashLayout", "composite", "hash_encode", "march_rays"]
+__all__ = ["HashLayout", "composite", "hash_encode", "hash_recall", "march_rays", "relu_mlp"]

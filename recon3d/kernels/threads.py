@@ -1,26 +1,36 @@
-"""Running numba kernels on all threads without a second thread pool.
+"""Running CPU kernels on all threads without a second pool that spins.
 
-Kernels are compiled with ``nogil``; a slice of the work goes to each of ``torch.get_num_threads()`` threads. The
-workers sleep while they have nothing to do: numba's own pools (and OpenMP's) spin, and two pools that spin on the same cores
-slow each other down many times over.
+A slice of the work goes to each of ``torch.get_num_threads()`` workers, which sleep while they have nothing to do:
+numba's own pools (and OpenMP's) spin, and two pools that spin on the same cores slow each other down many times over.
+Numba kernels are compiled with ``nogil``; torch operations inside a worker run on that one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
+R = TypeVar("R")
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _one_torch_thread() -> None:
+    torch.get_num_threads()  # torch sets a thread up at its first question; only then does the next line last
+    torch.set_num_threads(1)
 
 
 def _workers(count: int) -> ThreadPoolExecutor:
-    global _pool, _pool_size
-    if _pool is None or _pool_size < count:
-        _pool, _pool_size = ThreadPoolExecutor(count, thread_name_prefix="recon3d"), count
-    return _pool
+    if count not in _pools:
+        pool = ThreadPoolExecutor(count, "recon3d", _one_torch_thread)
+        for started in [pool.submit(torch.get_num_threads) for _ in range(count)]:
+            started.result()
+        torch.set_num_threads(count)
+        _pools[count] = pool
+    return _pools[count]
 
 
 def spans(n: int, parts: int) -> list[tuple[int, int]]:
@@ -30,15 +40,10 @@ def spans(n: int, parts: int) -> list[tuple[int, int]]:
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
-def run_parallel(function: Callable[..., object], tasks: list[tuple]) -> None:
-    """Call ``function(*task)`` for each task, on torch's number of threads; the first exception is raised."""
+def run_parallel(function: Callable[..., R], tasks: Sequence[tuple]) -> list[R]:
+    """``[function(*task) for task in tasks]`` on torch's number of threads; the first exception is raised."""
     threads = min(torch.get_num_threads(), len(tasks))
     if threads <= 1:
-        for task in tasks:
-            function(*task)
-        return
+        return [function(*task) for task in tasks]
     pool = _workers(torch.get_num_threads())
-    futures = [pool.submit(function, *task) for task in tasks[1:]]
-    function(*tasks[0])
-    for future in futures:
-        future.result()
+    return [future.result() for future in [pool.submit(function, *task) for task in tasks]]

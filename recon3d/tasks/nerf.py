@@ -108,7 +108,7 @@ class NerfTask(nn.Module):
             "rays": float(len(rays)),
             "samples": float(rendering.samples),
             "samples_per_ray": rendering.samples / len(rays),
-            "occupied_fraction": self.head.grid.occupied_fraction,
+            "occupied_fraction": float(self.head.grid.occupied_share),
         }
         self._adapt_batch(len(rays), rendering.samples)
         return loss, {"color": loss.detach()}, scalars

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -157,3 +158,23 @@ def hash_encode(
     it is what gets read, while the gradient goes to ``table`` in full precision.
     """
     return _encode(x, table, shadow, list(layout.scales), list(layout.resolutions), list(layout.offsets))
+
+
+class _Recall(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, table: Tensor, layout: HashLayout, values: Tensor) -> Tensor:
+        ctx.save_for_backward(x, table)
+        ctx.layout = list(layout.scales), list(layout.resolutions), list(layout.offsets)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None]:  # type: ignore[override]
+        x, table = ctx.saved_tensors
+        return None, _backward(grad.contiguous(), x, table, None, *ctx.layout, True, False)[0], None, None
+
+
+def hash_recall(
+    x: Float[Tensor, "n d"], table: Float[Tensor, "rows f"], layout: HashLayout, values: Float[Tensor, "n lf"]
+) -> Float[Tensor, "n lf"]:
+    """``hash_encode(x, table, layout)`` where its ``values`` are known: only the gradient of ``table`` is computed."""
+    return _Recall.apply(x, table, layout, values)

@@ -1,0 +1,63 @@
+"""A small ReLU network without biases as one torch op; see ``reference.py`` for the conventions."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recon3d.kernels.mlp import cpu, reference
+
+
+@torch.library.custom_op("recon3d::mlp", mutates_args=())
+def _mlp(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
+    return reference.forward(x, weights, compute)
+
+
+@_mlp.register_fake
+def _(x, weights, compute):
+    return x.new_empty(x.shape[0], weights[-1].shape[0], dtype=compute)
+
+
+@torch.library.custom_op("recon3d::mlp_backward", mutates_args=())
+def _backward(
+    grad: Tensor, x: Tensor, weights: list[Tensor], compute: torch.dtype, need_x: bool
+) -> tuple[Tensor, list[Tensor]]:
+    with torch.enable_grad():
+        leaves = [weight.detach().requires_grad_() for weight in weights]
+        x_ = x.detach().requires_grad_(need_x)
+        out = reference.forward(x_, leaves, compute)
+        grads = list(torch.autograd.grad(out, [*leaves, x_] if need_x else leaves, grad.to(out.dtype)))
+    return (grads.pop() if need_x else x.new_empty(0)), grads
+
+
+@_backward.register_fake
+def _(grad, x, weights, compute, need_x):
+    return (torch.empty_like(x) if need_x else x.new_empty(0)), [torch.empty_like(weight) for weight in weights]
+
+
+def _save(ctx, inputs, output):
+    x, weights, ctx.compute = inputs
+    ctx.save_for_backward(x, *weights)
+
+
+def _gradient(ctx, grad):
+    x, *weights = ctx.saved_tensors
+    grad_x, grad_weights = _backward(grad.contiguous(), x, weights, ctx.compute, ctx.needs_input_grad[0])
+    return (grad_x if ctx.needs_input_grad[0] else None), grad_weights, None
+
+
+_mlp.register_autograd(_gradient, setup_context=_save)
+
+_mlp.register_kernel("cpu")(cpu.forward)
+_backward.register_kernel("cpu")(cpu.backward)
+
+
+def relu_mlp(
+    x: Float[Tensor, "n i"], weights: list[Float[Tensor, "_ _"]], compute: torch.dtype | None = None
+) -> Float[Tensor, "n o"]:
+    """y = W_n relu(... relu(W_1 x)) for rows ``x`` (N, in) and ``weights`` of shapes (out, in).
+
+    Products are made in ``compute`` (default: the type of ``x``), which is also the type of y. Differentiable once.
+    """
+    return _mlp(x, weights, compute or x.dtype)
