@@ -60,7 +60,7 @@ def test_starts_thin_and_grey(field, points, directions):
     """A new field neither blocks the light nor has a colour: training starts from fog."""
     sigma, rgb = field(points, directions)
     assert 0.01 < float(sigma.detach().median()) < 10
-    assert float((rgb - 0.5).abs().mean()) < 0.3
+    assert float((rgb.detach() - 0.5).abs().mean()) < 0.3
 
 
 def test_one_direction_a_ray(field, points, directions):

@@ -76,7 +76,7 @@ def ball_scene(count, size=32, center=(0.0, 0.0, 0.0), radius=RADIUS, shift=0.0)
     return Scene(cameras, photographs(cameras, center, radius), names, Path("ball"))
 
 
-def write_ball_folder(folder, train=8, test=2, size=32):
+def write_ball_folder(folder, train=40, test=2, size=32):
     """The ball as a NeRF-synthetic folder with a train and a test split."""
     for split, count, shift in (("train", train, 0.0), ("test", test, 0.5)):
         scene = ball_scene(count, size, shift=shift)

@@ -15,7 +15,10 @@ class Uniform:
         self.color = color or (lambda x: torch.full_like(x, 0.5))
         self.points = []
 
-    def geometry(self, x):
+    def encode(self, x):
+        return x
+
+    def geometry(self, x, encoded=None):
         self.points.append(x.detach())
         return self.density * self.inside(x), x
 

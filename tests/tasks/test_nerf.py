@@ -1,0 +1,319 @@
+"""The NeRF task on photographs of a ball: where it looks, what it learns, what it shows."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from geometry.ball import DISTANCE, RADIUS, ball_scene, cameras_around, photographs, write_ball_folder
+
+from recon3d.config import HashGridConfig, NerfConfig, RadianceFieldConfig, RenderConfig
+from recon3d.data.scene import Scene
+from recon3d.errors import UserError
+from recon3d.metrics.image import psnr
+from recon3d.tasks import new_task
+from recon3d.tasks.nerf import (
+    NerfTask,
+    composite_pixels,
+    depth_picture,
+    find_space,
+    reference_image,
+    to_uint8,
+)
+
+CPU = torch.device("cpu")
+VIEWS = 40
+CONFIG = NerfConfig(
+    data=Path("ball"),
+    steps=150,
+    samples=4096,
+    max_rays=1024,
+    field=RadianceFieldConfig(
+        hash_grid=HashGridConfig(levels=6, log2_size=12, coarsest=4, finest=64), width=16, color_width=16
+    ),
+    head=RenderConfig(grid=32, samples_per_diagonal=96, update_every=8, warmup_steps=32),
+).resolved()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return ball_scene(VIEWS, size=32)
+
+
+def make(scene, config=CONFIG, seed=0):
+    torch.manual_seed(seed)
+    normalizer, allowed = find_space(scene, config, CPU)
+    return NerfTask(config, CPU, torch.float32, normalizer, allowed, scene)
+
+
+def fit(task, steps, first=0):
+    """A training loop in its barest form; returns the figures of every step."""
+    optimizer = torch.optim.Adam(task.parameter_groups(task.config.optimizer), betas=(0.9, 0.99), eps=1e-15)
+    figures = []
+    for step in range(first, first + steps):
+        loss, _, scalars = task.training_step(step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        figures.append({"loss": float(loss.detach()), **scalars})
+    return figures
+
+
+@pytest.fixture(scope="module")
+def trained(scene):
+    task = make(scene)
+    return task, fit(task, 150)
+
+
+# --- the space it looks in ---
+
+
+def test_the_box_is_around_the_ball(scene):
+    box, allowed = find_space(scene, CONFIG, CPU)
+    assert box.center == pytest.approx((0, 0, 0), abs=0.15)
+    assert RADIUS < box.half_size < 1.3 * RADIUS
+    assert allowed.shape == (32, 32, 32)
+    assert 0.4 < float(allowed.float().mean()) < 0.8  # a ball is 0.52 of its cube
+
+
+def test_a_ball_that_leaves_the_first_guess_is_still_inside():
+    cameras = cameras_around(30, size=48)
+    center, radius = (1.0, 0.0, 0.0), 0.5
+    images = photographs(cameras, center, radius)
+    box, allowed = find_space(Scene(cameras, images, ("",) * 30, Path("ball")), CONFIG, CPU)
+    points = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1) * 0.95 * radius + torch.tensor(center)
+    field = box.to_field(points)
+    assert float(field.abs().max()) <= 1
+    index = ((field + 1) * 16).long().clamp(0, 31).unbind(-1)
+    assert allowed[index].all()
+
+
+def test_without_alpha_the_cameras_tell_the_box(scene):
+    opaque = dataclasses.replace(scene, images=scene.images[..., :3].contiguous())
+    box, allowed = find_space(opaque, CONFIG, CPU)
+    assert box.half_size == pytest.approx(DISTANCE * np.tan(0.35), rel=1e-3)
+    assert allowed.float().mean() > 0.9
+
+
+def test_without_the_hull_alpha_is_not_used(scene):
+    config = dataclasses.replace(CONFIG, head=dataclasses.replace(CONFIG.head, visual_hull=False))
+    box, _ = find_space(scene, config, CPU)
+    assert box.half_size == pytest.approx(DISTANCE * np.tan(0.35), rel=1e-3)
+
+
+def test_blank_images_are_told(scene):
+    blank = dataclasses.replace(scene, images=torch.zeros_like(scene.images))
+    with pytest.raises(UserError, match="silhouettes") as caught:
+        find_space(blank, CONFIG, CPU)
+    assert "ball" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- training ---
+
+
+def test_it_learns(trained, scene):
+    task, figures = trained
+    assert np.mean([f["psnr"] for f in figures[-10:]]) > np.mean([f["psnr"] for f in figures[:10]]) + 5
+    held_out = ball_scene(3, size=32, shift=0.5)
+    scores = [
+        psnr(task.render_view(held_out.cameras, i, "white")["color"], reference_image(held_out, i, "white"))
+        for i in range(3)
+    ]
+    assert np.mean(scores) > 31
+
+
+def test_the_figures_it_logs(trained):
+    _, figures = trained
+    last = figures[-1]
+    assert last["samples_per_ray"] == pytest.approx(last["samples"] / last["rays"])
+    assert 0 < last["occupied_fraction"] < 1
+    assert last["psnr"] > 10
+
+
+def test_the_number_of_samples_is_kept_not_that_of_rays(scene):
+    config = dataclasses.replace(CONFIG, max_rays=2**16)
+    figures = fit(make(scene, config), 25)
+    assert all(0.7 * 4096 < f["samples"] < 1.5 * 4096 for f in figures[-5:])
+    rays = [f["rays"] for f in figures]
+    assert all(0.49 <= b / a <= 2.01 for a, b in zip(rays, rays[1:]))
+    # With a lower bound on rays, the rays are at their bound.
+    few = fit(make(scene, dataclasses.replace(CONFIG, max_rays=64)), 5)
+    assert all(f["rays"] == 64 for f in few)
+
+
+def test_a_step_depends_on_seed_and_number_only(scene):
+    losses = []
+    for noise in (1, 2):
+        task = make(scene)
+        torch.manual_seed(noise)  # the global generator plays no part
+        losses.append([f["loss"] for f in fit(task, 5)])
+    assert losses[0] == losses[1]
+    other = dataclasses.replace(CONFIG, seed=1)
+    assert [f["loss"] for f in fit(make(scene, other), 5)] != losses[0]
+
+
+def test_a_copy_goes_on_as_the_original(scene):
+    task = make(scene)
+    fit(task, 10)
+    copy = NerfTask(CONFIG, CPU)
+    copy.load_state_dict(task.state_dict())
+    copy.use_training_data(scene)
+    # Neither has an optimiser's memory here: both start a new one.
+    assert [f["loss"] for f in fit(copy, 10, first=10)] == [f["loss"] for f in fit(task, 10, first=10)]
+
+
+@pytest.mark.parametrize("loss", ["mse", "huber"])
+@pytest.mark.parametrize("background", ["random", "white", "black"])
+def test_every_loss_and_background(scene, loss, background):
+    figures = fit(make(scene, dataclasses.replace(CONFIG, loss=loss, background=background)), 40)
+    assert figures[-1]["loss"] < figures[0]["loss"]
+
+
+def test_opaque_photographs_train_too(scene):
+    white = composite_pixels(scene.images.reshape(-1, 4), torch.ones(1, 3)).view(VIEWS, 32, 32, 3)
+    opaque = dataclasses.replace(scene, images=(white * 255 + 0.5).to(torch.uint8))
+    figures = fit(make(opaque, dataclasses.replace(CONFIG, background="white")), 40)
+    assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
+
+
+@pytest.mark.parametrize("encoder", ["hash_grid", "frequency"])
+def test_weight_decay_is_for_networks_only(encoder):
+    field = dataclasses.replace(CONFIG.field, encoder=encoder)
+    task = NerfTask(dataclasses.replace(CONFIG, field=field), CPU)
+    groups = task.parameter_groups(CONFIG.optimizer)
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert len(decay) == sum(len(group["params"]) for group in groups) == len(list(task.parameters()))
+    for name, parameter in task.named_parameters():
+        assert (decay[id(parameter)] > 0) == ("encoder" not in name), name
+
+
+# --- looking ---
+
+
+def test_depth_is_in_world_units(trained):
+    task, _ = trained
+    cameras = cameras_around(3, size=32, shift=0.3)
+    view = task.render_view(cameras, 1, "white")
+    middle = slice(14, 18)
+    depth = view["depth"][middle, middle] / view["opacity"][middle, middle]
+    assert float(depth.mean()) == pytest.approx(DISTANCE - RADIUS, abs=0.25)
+    assert float(view["opacity"][middle, middle].min()) > 0.9
+    assert float(view["opacity"][:2].max()) < 0.1
+
+
+def test_backgrounds_show_where_nothing_is(trained):
+    task, _ = trained
+    cameras = cameras_around(3, size=32)
+    white, black = (task.render_view(cameras, 0, name)["color"] for name in ("white", "black"))
+    torch.testing.assert_close(white[0, 0], torch.ones(3), atol=0.05, rtol=0)
+    torch.testing.assert_close(black[0, 0], torch.zeros(3), atol=0.05, rtol=0)
+    torch.testing.assert_close(white[16, 16], black[16, 16], atol=0.1, rtol=0)
+
+
+def limited(task, rays_that_fit, error, asked):
+    forward = type(task.head).forward
+
+    def call(field, rays, jitter=None):
+        asked.append(len(rays))
+        if len(rays) > rays_that_fit:
+            raise error
+        return forward(task.head, field, rays, jitter)
+
+    return call
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_rendering_halves_its_chunk_until_it_fits(trained, monkeypatch, error):
+    task, _ = trained
+    cameras = cameras_around(1, size=32)
+    whole, asked = task.render(cameras, 0), []
+    monkeypatch.setattr(task.head, "forward", limited(task, 100, error, asked))
+    parts = task.render(cameras, 0)
+    assert max(asked) > 100 >= min(asked)
+    for name in ("color", "depth", "opacity"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=0)
+    assert parts.samples == whole.samples
+
+
+def test_when_not_even_a_row_fits_it_is_told(trained, monkeypatch):
+    task, _ = trained
+    monkeypatch.setattr(task.head, "forward", limited(task, 10, MemoryError(), []))
+    with pytest.raises(UserError, match="out of memory while rendering") as caught:
+        task.render(cameras_around(1, size=32), 0)
+    assert "--downscale" in str(caught.value)
+
+
+def test_other_errors_of_rendering_are_not_hidden(trained, monkeypatch):
+    task, _ = trained
+    monkeypatch.setattr(task.head, "forward", limited(task, 0, RuntimeError("a mistake"), []))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        task.render(cameras_around(1, size=32), 0)
+
+
+def test_preview(trained):
+    task, _ = trained
+    preview = task.preview()
+    (image,) = preview.images.values()
+    assert image.shape == (32, 4 * 32, 3)
+    assert image.dtype == np.uint8
+    assert preview.scalars["psnr"] > 20
+
+
+def test_a_restored_task_shows_the_same(trained):
+    task, _ = trained
+    copy = NerfTask(CONFIG, CPU)
+    copy.load_state_dict(task.state_dict())
+    assert copy.normalizer == task.normalizer
+    cameras = cameras_around(1, size=24)
+    torch.testing.assert_close(copy.render(cameras, 0).color, task.render(cameras, 0).color, rtol=0, atol=0)
+
+
+# --- from files, and small things ---
+
+
+def test_from_files(tmp_path):
+    config = dataclasses.replace(CONFIG, data=write_ball_folder(tmp_path, size=64), downscale=2)
+    task = new_task(config, CPU, torch.float32)
+    assert RADIUS < task.normalizer.half_size < 2 * RADIUS
+    assert (task.train_cameras.width, len(task.train_cameras)) == (32, VIEWS)
+    loss, terms, _ = task.training_step(0)
+    assert torch.isfinite(loss)
+    torch.testing.assert_close(sum(terms.values()), loss.detach())
+
+
+def test_pixels_over_a_background():
+    pixels = torch.tensor([[255, 0, 0, 255], [255, 0, 0, 0], [200, 100, 0, 51]], dtype=torch.uint8)
+    result = composite_pixels(pixels, torch.tensor([[0.0, 0.0, 1.0]]))
+    a = 51 / 255
+    expected = torch.tensor([[1, 0, 0], [0, 0, 1], [a * 200 / 255, a * 100 / 255, 1 - a]])
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(composite_pixels(pixels[:, :3], torch.ones(1, 3)), pixels[:, :3] / 255)
+
+
+def test_reference_images(scene):
+    for background, value in (("white", 1.0), ("black", 0.0)):
+        image = reference_image(scene, 0, background)
+        assert image.shape == (32, 32, 3)
+        torch.testing.assert_close(image[0, 0], torch.full((3,), value))
+
+
+def test_depth_picture_is_bright_near_and_black_where_nothing_is():
+    depth = torch.tensor([[1.0, 3.0, 0.0]])
+    picture = depth_picture(depth, torch.tensor([[1.0, 1.0, 0.0]]))[0, :, 0]
+    assert picture[0] > picture[1] > picture[2] == 0
+    assert not depth_picture(depth, torch.zeros(1, 3)).any()
+
+
+def test_to_uint8_rounds_and_clamps():
+    image = torch.tensor([[[-1.0, 0.5, 2.0]]])
+    assert to_uint8(image).tolist() == [[[0, 128, 255]]]
