@@ -1,7 +1,8 @@
 """Ray marching in numba: empty cells are skipped exactly; see ``reference.py`` for the conventions.
 
 A ray in an empty cell jumps to its first sample at or behind the point where it leaves the cell. Empty blocks of
-``BLOCK``^3 cells are left in one jump. Each ray is walked twice, to count its samples and to write them.
+``BLOCK``^3 cells are left in one jump. Each task writes the samples of its rays into buffers of its own, which grow as
+they fill; they are joined at the end, so that rays are walked once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from recon3d.kernels.threads import run_parallel, spans
 
 BLOCK = 8
 CHUNKS_PER_THREAD = 4
+SHORT = 0.01
+"""How far a jump stays behind its aim, in units of the sample spacing."""
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -41,32 +44,38 @@ def _exit(o, d, t, low, high):
     return np.inf
 
 
+@njit(nogil=True, cache=True)
+def _filled_blocks(first, last, words, blocks):
+    """Whether any cell of each block is occupied; ``words`` holds BLOCK cells along z in a 64-bit integer."""
+    for bx in range(first, last):
+        for by in range(blocks.shape[1]):
+            for bz in range(blocks.shape[2]):
+                found = False
+                for x in range(bx * BLOCK, min((bx + 1) * BLOCK, words.shape[0])):
+                    for y in range(by * BLOCK, min((by + 1) * BLOCK, words.shape[1])):
+                        found |= words[x, y, bz] != 0
+                blocks[bx, by, bz] = found
+
+
+@njit(nogil=True, cache=True)
+def _grown(array):
+    larger = np.empty(2 * len(array), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
-def _walk(
-    first,
-    last,
-    origins,
-    directions,
-    near,
-    far,
-    occupancy,
-    blocks,
-    jitter,
-    step,
-    cone,
-    offsets,
-    write,
-    ray_index,
-    t_out,
-    dt_out,
-):
-    """Count (write False: offsets[ray + 1] is set) or write the samples of rays first..last."""
+def _walk(first, last, origins, directions, near, far, occupancy, blocks, jitter, step, cone, counts):
+    """Samples of rays first..last: ray indices, distances, lengths; and into ``counts`` how many each ray has."""
     resolution = occupancy.shape[0]
     scale = 0.5 * resolution
     top = resolution - 1
+    ray_index = np.empty(64 * (last - first), np.int32)
+    t_out = np.empty(len(ray_index), near.dtype)
+    dt_out = np.empty(len(ray_index), near.dtype)
+    total = 0
     for ray in range(first, last):
-        count = 0
-        start_at = offsets[ray]
+        begin = total
         if far[ray] > near[ray]:
             # The grid's cells are unit cubes in these coordinates.
             ox = (origins[ray, 0] + 1) * scale
@@ -84,11 +93,12 @@ def _walk(
                 iy = min(max(int(np.floor(oy + t * dy)), 0), top)
                 iz = min(max(int(np.floor(oz + t * dz)), 0), top)
                 if occupancy[ix, iy, iz]:
-                    if write:
-                        ray_index[start_at + count] = ray
-                        t_out[start_at + count] = t
-                        dt_out[start_at + count] = max(step, cone * t)
-                    count += 1
+                    if total == len(ray_index):
+                        ray_index, t_out, dt_out = _grown(ray_index), _grown(t_out), _grown(dt_out)
+                    ray_index[total] = ray
+                    t_out[total] = t
+                    dt_out[total] = max(step, cone * t)
+                    total += 1
                     k += 1
                 else:
                     size = 1
@@ -101,12 +111,22 @@ def _walk(
                         _exit(ox, dx, t, ix, ix + size),
                         min(_exit(oy, dy, t, iy, iy + size), _exit(oz, dz, t, iz, iz + size)),
                     )
-                    # One short of the rounded count: rounding must not jump over a sample behind the border.
-                    jump = int(np.ceil(_stretch(min(leave, end), step, cone) - start - 1e-4))
+                    # A little short: rounding must not jump over a sample behind the border.
+                    jump = int(np.ceil(_stretch(min(leave, end), step, cone) - start - SHORT))
                     k = max(k + 1, jump)
                 t = _unstretch(start + k, step, cone)
-        if not write:
-            offsets[ray + 1] = count
+        counts[ray] = total - begin
+    return ray_index[:total], t_out[:total], dt_out[:total]
+
+
+def _blocks(occupancy: Tensor) -> np.ndarray:
+    resolution = occupancy.shape[0]
+    cells = torch.nn.functional.pad(occupancy, (0, -resolution % BLOCK)) if resolution % BLOCK else occupancy
+    words = cells.contiguous().numpy().view(np.uint64)
+    n = -(-resolution // BLOCK)
+    blocks = np.empty((n, n, n), np.bool_)
+    run_parallel(_filled_blocks, [(a, b, words, blocks) for a, b in spans(n, torch.get_num_threads())])
+    return blocks
 
 
 def march(
@@ -120,24 +140,15 @@ def march(
     cone: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rays = near.shape[0]
-    resolution = occupancy.shape[0]
-    padded = torch.nn.functional.pad(occupancy.to(torch.uint8), (0, -resolution % BLOCK) * 3)
-    n = padded.shape[0] // BLOCK
-    blocks = padded.view(n, BLOCK, n, BLOCK, n, BLOCK).amax(dim=(1, 3, 5)).numpy()
+    occupancy = occupancy != 0
     offsets = torch.zeros(rays + 1, dtype=torch.int64)
+    if rays == 0:
+        return offsets, torch.empty(0, dtype=torch.int32), near.new_empty(0), near.new_empty(0)
     inputs = [v.contiguous().numpy() for v in (origins, directions, near, far, occupancy)]
-    inputs += [blocks, jitter.contiguous().numpy()]
-    step, cone = near.numpy().dtype.type(step), near.numpy().dtype.type(cone)
+    inputs += [_blocks(occupancy), jitter.contiguous().numpy()]
+    kind = near.numpy().dtype.type
+    counts = offsets.numpy()[1:]
     parts = spans(rays, CHUNKS_PER_THREAD * torch.get_num_threads())
-
-    def walk(write: bool, *out: Tensor) -> None:
-        arrays = [v.numpy() for v in out]
-        run_parallel(_walk, [(a, b, *inputs, step, cone, offsets.numpy(), write, *arrays) for a, b in parts])
-
-    nothing = near.new_empty(0)
-    walk(False, torch.empty(0, dtype=torch.int32), nothing, nothing)
-    offsets = offsets.cumsum(0)
-    samples = int(offsets[-1])
-    out = torch.empty(samples, dtype=torch.int32), near.new_empty(samples), near.new_empty(samples)
-    walk(True, *out)
-    return offsets, *out
+    pieces = run_parallel(_walk, [(a, b, *inputs, kind(step), kind(cone), counts) for a, b in parts])
+    ray_index, t, dt = (torch.from_numpy(np.concatenate(piece)) for piece in zip(*pieces, strict=True))
+    return offsets.cumsum(0), ray_index, t, dt
