@@ -45,7 +45,8 @@ class Rendering:
 class VolumeRenderer(nn.Module):
     """Marches rays through the occupancy grid and composites the field's densities and colours.
 
-    ``forward(field, rays, jitter)`` with rays in field coordinates; the grid is the head's only state.
+    ``forward(field, rays, jitter)`` with rays in field coordinates; the grid is the head's only state. In evaluation
+    mode (``eval()``) steps are ``eval_oversampling`` times finer.
     """
 
     def __init__(self, config: RenderConfig, allowed: Bool[Tensor, "r r r"] | None = None) -> None:
@@ -58,8 +59,16 @@ class VolumeRenderer(nn.Module):
     ) -> tuple[Int[Tensor, "n+1"], Int[Tensor, "m"], Float[Tensor, "m"], Float[Tensor, "m"]]:
         """Packed samples in occupied cells; see :func:`recon3d.kernels.march_rays`."""
         near, far = intersect_unit_cube(rays)
+        finer = 1 if self.training else self.config.eval_oversampling
         return march_rays(
-            rays.origins, rays.directions, near, far, self.grid.occupied, jitter, self.grid.step, self.config.cone
+            rays.origins,
+            rays.directions,
+            near,
+            far,
+            self.grid.occupied,
+            jitter,
+            self.grid.step / finer,
+            self.config.cone / finer,
         )
 
     def forward(self, field: RadianceLike, rays: Rays, jitter: Float[Tensor, "n"] | None = None) -> Rendering:

@@ -71,7 +71,7 @@ class NerfTask(nn.Module):
     def use_training_data(self, scene: Scene) -> None:
         self.train_cameras = scene.cameras.to(self.device)
         self.pixels = scene.images.reshape(-1, scene.images.shape[-1]).to(self.device)
-        self.preview_scene = scene[:1]
+        self.preview_scene = _held_out_view(self.config) or scene[:1]
 
     @property
     def normalizer(self) -> Normalizer:
@@ -176,14 +176,26 @@ class NerfTask(nn.Module):
         }
 
     def preview(self) -> Preview:
-        """The first view of the validation (or training) images: photograph, rendering, depth and opacity."""
+        """The first held-out view: photograph, rendering, depth and opacity side by side."""
         scene = self.preview_scene
         assert scene is not None, "a preview needs images"
+        self.eval()
         view = self.render_view(scene.cameras.to(self.device), 0, self.config.eval_background)
+        self.train()
         truth = reference_image(scene, 0, self.config.eval_background).to(self.device)
         panels = [truth, view["color"], depth_picture(view["depth"], view["opacity"]), gray(view["opacity"])]
         sheet = to_uint8(torch.cat(panels, dim=1))
         return Preview({"view": sheet}, {"psnr": float(psnr(view["color"], truth))})
+
+
+def _held_out_view(config: NerfConfig) -> Scene | None:
+    """The first view of the validation split, else of the test split, else None: to look at, not to choose by."""
+    for split in ("val", "test"):
+        try:
+            return load_scene(config.data, split, config.downscale, config.test_every)[:1]
+        except UserError:
+            continue
+    return None
 
 
 def find_space(scene: Scene, config: NerfConfig, device: torch.device) -> tuple[Normalizer, Bool[Tensor, "r r r"]]:

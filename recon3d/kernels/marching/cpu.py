@@ -140,7 +140,7 @@ def march(
     cone: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rays = near.shape[0]
-    occupancy = occupancy != 0
+    occupancy = occupancy if occupancy.dtype == torch.bool else occupancy != 0
     offsets = torch.zeros(rays + 1, dtype=torch.int64)
     if rays == 0:
         return offsets, torch.empty(0, dtype=torch.int32), near.new_empty(0), near.new_empty(0)
