@@ -210,7 +210,7 @@ def test_configurations_are_frozen():
 
 @pytest.mark.parametrize(
     ("encoder", "sizes", "rate"),
-    [("hash_grid", (64, 1, 64, 2), 1e-2), ("frequency", (256, 8, 128, 1), 5e-4)],
+    [("hash_grid", (64, 1, 64, 2), 2e-2), ("frequency", (256, 8, 128, 1), 5e-4)],
 )
 def test_resolved_fills_in_what_was_published_with_the_encoder(encoder, sizes, rate):
     config = make(field=c.RadianceFieldConfig(encoder=encoder)).resolved()

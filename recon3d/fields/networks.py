@@ -33,7 +33,7 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         if not self.bias and self.skip is None:
             compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-            return relu_mlp(x, [layer.weight for layer in self.layers], compute)
+            return relu_mlp(x, list(self.layers.parameters()), compute)
         h = x
         for index, layer in enumerate(self.layers):
             if index == self.skip:

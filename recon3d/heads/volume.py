@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +21,7 @@ ROUND_GROWTH = 3
 """Samples of each ray that are evaluated before asking whether its light has run out, and how that number grows."""
 
 
+@runtime_checkable
 class RadianceLike(Protocol):
     """What the head needs of a field."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -230,8 +230,8 @@ def _tight_box(masks: Bool[Tensor, "n h w"], cameras: Cameras, box: Normalizer, 
     return box
 
 
-def composite_pixels(pixels: Tensor, background: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """uint8 RGB or RGBA pixels (N, C) over a background, in [0, 1]."""
+def composite_pixels(pixels: UInt8[Tensor, "n c"], background: Float[Tensor, "#n 3"]) -> Float[Tensor, "n 3"]:
+    """RGB or RGBA pixels (N, C) over a background (one for all, or one each), in [0, 1]."""
     values = pixels.float() / 255
     if values.shape[-1] == 3:
         return values

@@ -23,7 +23,7 @@ def ray_indices(offsets: Tensor) -> Tensor:
 
 
 def transmittance(tau: Tensor, offsets: Tensor) -> Tensor:
-    """T_i (M,): the share of light that reaches each sample. Sums are made in float64, so that long packs stay exact."""
+    """T_i (M,): the share of light that reaches each sample. Summed in float64, so that long packs stay exact."""
     total = tau.double().cumsum(0)
     before = torch.cat([total.new_zeros(1), total])[:-1]
     counts = offsets[1:] - offsets[:-1]
