@@ -216,9 +216,7 @@ class RunConfig:
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: give 1 or more")
         require(self.threads is None or self.threads >= 1, f"threads is {self.threads}: give 1 or more")
         require(0 <= self.seed < 2**31, f"seed is {self.seed}: give 0 to 2^31 - 1")
-        plain = self.name is None or (
-            self.name not in ("", ".", "..") and "/" not in self.name and "\\" not in self.name
-        )
+        plain = self.name is None or (self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0"))
         require(plain, f"name is {self.name!r}: give one folder name, without slashes")
 
     def resolved(self) -> RunConfig:
@@ -328,6 +326,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
         )
         return tuple(_coerce(a, v, where) for a, v in zip(args, value, strict=True))
     if hint is Path:
+        require("\0" not in str(value), f"{where}: a path cannot hold a null character")
         return Path(str(value))
     if hint is float:
         # YAML 1.1 reads 1e-3 (without a dot) as a string.

@@ -26,6 +26,8 @@ class ExportMesh(RunOptions):
     """Density of the surface, per unit of field length (default: chosen from the field)."""
     min_component_share: float = 0.005
     """Connected pieces below this share of the surface's area are dropped."""
+    fill: bool = True
+    """Count as solid what no training camera can see into."""
     keep_cavities: bool = False
     """Keep closed surfaces inside the solid."""
     reference: Path | None = None
@@ -42,21 +44,30 @@ def main(args: list[str]) -> dict[str, Any]:
         raise UserError(f"export: say what: recon3d export {'|'.join(KINDS)} RUN")
     options = tyro.cli(ExportMesh, args=args[1:], prog="recon3d export mesh")
 
+    import torch
     from tqdm import tqdm
 
+    from recon3d.export.marching import ValueFn
     from recon3d.export.mesh import export_mesh
     from recon3d.export.meshfiles import write_mesh
+    from recon3d.export.solid import filled, solid_cells
 
     with (
         opened(options) as run,
         tqdm(total=1.0, desc="mesh", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar,
     ):
         task = run.task
+        occupied = task.head.grid.occupied
+        density_fn: ValueFn = task.field.density
+        if options.fill:
+            solid = solid_cells(occupied.cpu().numpy(), task.lit_cells().cpu().numpy())
+            density_fn = filled(density_fn, torch.from_numpy(solid).to(task.device))
+            occupied = occupied | torch.from_numpy(solid).to(task.device)
         mesh, report = export_mesh(
-            task.field.density,
+            density_fn,
             task.field.color,
             task.normalizer,
-            task.head.grid.occupied.cpu().numpy(),
+            occupied.cpu().numpy(),
             resolution=options.resolution,
             level=options.level,
             min_component_share=options.min_component_share,

@@ -35,18 +35,18 @@ def main(args: list[str]) -> dict[str, Any]:
 
     from tqdm import tqdm
 
-    from recon3d.data.nerf_synthetic import load_scene
     from recon3d.export.video import VideoWriter
     from recon3d.geometry.paths import orbit
     from recon3d.tasks.nerf import to_uint8
 
     with opened(options) as run:
         config = run.config
-        seen = load_scene(config.data, "train", config.downscale, config.test_every).cameras
+        seen = run.task.train_cameras
+        assert seen is not None
         size = options.size or min(seen.width, seen.height)
         if size < 16:
             raise UserError(f"size is {size}: give 16 pixels or more")
-        cameras = orbit(seen, run.task.normalizer.center, options.frames, size - size % 2).to(run.task.device)
+        cameras = orbit(seen.to("cpu"), run.task.normalizer.center, options.frames, size - size % 2).to(run.task.device)
         output = options.output or run.folder.exports / "orbit.mp4"
         background = options.background or config.eval_background
         with VideoWriter(output, options.fps) as video:

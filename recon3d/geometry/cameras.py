@@ -86,6 +86,18 @@ class Cameras:
             height=self.height // factor,
         )
 
+    def packed(self) -> Float[Tensor, "n 26"]:
+        """All of it as one tensor (N, 26), to be kept in a checkpoint."""
+        size = self.focal.new_tensor([self.width, self.height]).expand(len(self), 2)
+        return torch.cat([self.poses.flatten(1), self.focal, self.center, self.distortion, size], dim=1)
+
+    @staticmethod
+    def unpacked(values: Float[Tensor, "n 26"]) -> Cameras:
+        """The inverse of :meth:`packed`."""
+        poses, focal, center, distortion, size = values.split([16, 2, 2, 4, 2], dim=1)
+        width, height = (int(pixels) for pixels in size[0])
+        return Cameras(poses.reshape(-1, 4, 4), focal, center, width, height, distortion)
+
     @property
     def positions(self) -> Float[Tensor, "n 3"]:
         return self.poses[:, :3, 3]

@@ -88,6 +88,11 @@ class OccupancyGrid(nn.Module):
         # A cell picked twice would be written twice in an unspecified order.
         return torch.cat(picks).unique()
 
+    def cells_of(self, points: Float[Tensor, "m 3"]) -> Int[Tensor, "m 3"]:
+        """The cell of each point of [-1, 1]^3."""
+        r = self.config.grid
+        return ((points + 1) * (0.5 * r)).long().clamp(0, r - 1)
+
     def _points_in(self, cells: Int[Tensor, "m"], generator: torch.Generator) -> Float[Tensor, "m 3"]:
         r = self.config.grid
         index = torch.stack([cells // (r * r), cells // r % r, cells % r], dim=-1)

@@ -15,6 +15,7 @@ from recon3d.geometry.boxes import intersect_unit_cube
 from recon3d.geometry.cameras import Rays
 from recon3d.heads.occupancy import OccupancyGrid
 from recon3d.kernels import composite, march_rays
+from recon3d.kernels.compositing.reference import transmittance
 
 FIRST_ROUND = 8
 ROUND_GROWTH = 3
@@ -76,32 +77,36 @@ class VolumeRenderer(nn.Module):
         """Render rays. ``jitter`` in [0, 1) shifts each ray's samples (default: the middle of their intervals)."""
         if jitter is None:
             jitter = torch.full_like(rays.origins[:, 0], 0.5)
-        offsets, _, t, dt = self.march(rays, jitter)
-        seen = self._front_to_back(field, rays, offsets, t, dt)
+        seen = self._front_to_back(field, rays, jitter)
         sigma, features = field.geometry(seen.points, seen.encoded) if torch.is_grad_enabled() else seen.geometry
         rgb = field.shade(features, rays.directions, seen.ray)
-        # The field was evaluated round by round; compositing wants the samples ray by ray.
-        visible = torch.nn.functional.pad(seen.counts.cumsum(0), (1, 0))
-        place = visible.index_select(0, seen.ray) + seen.index - offsets.index_select(0, seen.ray)
-        order = torch.empty_like(place)
-        order[place] = torch.arange(len(place), device=place.device)
-        index = seen.index.index_select(0, order)
         color, depth, opacity = composite(
-            sigma.index_select(0, order),
-            rgb.index_select(0, order),
-            t.index_select(0, index),
-            dt.index_select(0, index),
-            visible,
+            sigma.index_select(0, seen.order),
+            rgb.index_select(0, seen.order),
+            seen.t,
+            seen.dt,
+            seen.offsets,
             self.config.early_stop,
         )
-        return Rendering(color, depth, opacity, len(index))
+        return Rendering(color, depth, opacity, len(seen.t))
 
     @torch.no_grad()
-    def _front_to_back(self, field: RadianceLike, rays: Rays, offsets: Tensor, t: Tensor, dt: Tensor) -> _Seen:
+    def mark_lit(self, field: RadianceLike, rays: Rays, lit: Bool[Tensor, "r r r"], threshold: float = 0.5) -> None:
+        """Set the cells of ``lit`` (the size of the occupancy grid) where more than ``threshold`` of a ray's light is
+        left at some sample."""
+        seen = self._front_to_back(field, rays, torch.full_like(rays.origins[:, 0], 0.5))
+        tau = seen.geometry[0].index_select(0, seen.order) * seen.dt
+        points = seen.points.index_select(0, seen.order)[transmittance(tau, seen.offsets) > threshold]
+        x, y, z = self.grid.cells_of(points).unbind(-1)
+        lit[x, y, z] = True
+
+    @torch.no_grad()
+    def _front_to_back(self, field: RadianceLike, rays: Rays, jitter: Tensor) -> _Seen:
         """Find the samples that light reaches, so that colours and gradients are computed for no others.
 
         In rounds: the first samples of every ray, then more of each ray that still has light.
         """
+        offsets, _, t, dt = self.march(rays, jitter)
         counts = torch.zeros_like(offsets[1:])
         remaining = offsets[1:] - offsets[:-1]
         optical_depth = torch.zeros(len(rays), device=t.device)
@@ -124,20 +129,29 @@ class VolumeRenderer(nn.Module):
             remaining = torch.where(optical_depth < darkness, remaining - taken, 0)
             limit *= ROUND_GROWTH
         index, ray, points, encoded, sigma, features = (torch.cat(values) for values in zip(*parts, strict=True))
-        return _Seen(counts, index, ray, points, encoded, (sigma, features))
+        # Evaluated round by round, composited ray by ray.
+        visible = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        place = visible.index_select(0, ray) + index - offsets.index_select(0, ray)
+        order = torch.empty_like(place)
+        order[place] = torch.arange(len(place), device=place.device)
+        index = index.index_select(0, order)
+        t, dt = t.index_select(0, index), dt.index_select(0, index)
+        return _Seen(ray, points, encoded, (sigma, features), order, visible, t, dt)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """The samples that light reaches, in the order of their evaluation: ``counts`` (N,) says how many of each ray's
-    first samples they are; ``index`` (K,) places them among all marched samples, ``ray`` (K,) among the rays."""
+    """The K samples that light reaches. ``ray``, ``points``, ``encoded`` and ``geometry`` are in the order of their
+    evaluation; ``order`` (K,) brings them ray after ray, as ``offsets`` (N + 1,), ``t`` and ``dt`` have them."""
 
-    counts: Int[Tensor, "n"]
-    index: Int[Tensor, "k"]
     ray: Int[Tensor, "k"]
     points: Float[Tensor, "k 3"]
     encoded: Float[Tensor, "k e"]
     geometry: tuple[Float[Tensor, "k"], Float[Tensor, "k f"]]
+    order: Int[Tensor, "k"]
+    offsets: Int[Tensor, "n+1"]
+    t: Float[Tensor, "k"]
+    dt: Float[Tensor, "k"]
 
 
 def _expand(starts: Int[Tensor, "n"], counts: Int[Tensor, "n"]) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:

@@ -73,6 +73,13 @@ class NerfTask(nn.Module):
         self.pixels = scene.images.reshape(-1, scene.images.shape[-1]).to(self.device)
         self.preview_scene = _held_out_view(self.config) or scene[:1]
 
+    def get_extra_state(self) -> Tensor:
+        """The training cameras: what may be seen of the field, for whoever opens the run without its data."""
+        return torch.zeros(0, 26) if self.train_cameras is None else self.train_cameras.packed()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.train_cameras = Cameras.unpacked(state.to(self.device)) if len(state) else None
+
     @property
     def normalizer(self) -> Normalizer:
         x, y, z, half = self.box.tolist()
@@ -174,6 +181,25 @@ class NerfTask(nn.Module):
             "depth": rendering.depth.view(shape),
             "opacity": rendering.opacity.view(shape),
         }
+
+    @torch.no_grad()
+    def lit_cells(self, rays: int = 2**19) -> Bool[Tensor, "r r r"]:
+        """Cells of the occupancy grid that light reaches on its way to the training cameras, from about ``rays`` pixels
+        spread evenly over all of them."""
+        cameras = self.train_cameras
+        assert cameras is not None, "a trained run keeps its cameras"
+        lit = torch.zeros_like(self.head.grid.occupied)
+        pixels = len(cameras) * cameras.width * cameras.height
+        stride = max(1, math.isqrt(pixels // rays))
+        u = torch.arange(stride // 2, cameras.width, stride, device=self.device) + 0.5
+        v = torch.arange(stride // 2, cameras.height, stride, device=self.device) + 0.5
+        uv = torch.cartesian_prod(u, v)
+        for index in range(len(cameras)):
+            camera = torch.full((len(uv),), index, device=self.device)
+            every = self.normalizer.rays_to_field(cameras.rays(camera, uv))
+            for begin in range(0, len(every), self.config.max_rays):
+                self.head.mark_lit(self.field, every[begin : begin + self.config.max_rays], lit)
+        return lit
 
     def preview(self) -> Preview:
         """The first held-out view: photograph, rendering, depth and opacity side by side."""
