@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from recon3d import config as c
@@ -100,6 +100,7 @@ def test_a_preset_may_name_its_data(tmp_path):
         ("task: nerf\nsteps: 5\nfield: {hash_grid: {features: true}}\n", ["features", "True"]),
         ("task: nerf\nsteps: 5\noptimizer: {betas: [0.9]}\n", ["optimizer", "betas", "2"]),
         ("task: nerf\nsteps: 5\nname: 3\n", ["name", "3"]),
+        ('task: nerf\nsteps: 5\ndata: "a\\0b"\n', ["data", "null"]),
         ("task: nerf\n", ["steps", "max_seconds"]),
         ("task: nerf\nsteps: 5\nfield: {hash_grid: {coarsest: 64, finest: 32}}\n", ["coarsest", "finest", "64", "32"]),
         ("task: nerf\nsteps: 5\ndevices: {cpu: {samples: lots}}\n", ["samples", "lots"]),
@@ -167,6 +168,7 @@ def test_unreadable_yaml(tmp_path):
         (lambda: make(seed=2**31), ["seed"]),
         (lambda: make(name="a/b"), ["name", "a/b"]),
         (lambda: make(name=".."), ["name"]),
+        (lambda: make(name="a\0b"), ["name"]),
         (lambda: make(name=""), ["name"]),
         (lambda: make(downscale=0), ["downscale"]),
         (lambda: make(test_every=1), ["test_every"]),
@@ -242,7 +244,7 @@ def maybe(strategy):
     return st.none() | strategy
 
 
-NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\\"), min_size=1, max_size=12).filter(
+NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\\\0"), min_size=1, max_size=12).filter(
     lambda text: text not in (".", "..")
 )
 SIZES = maybe(st.integers(1, 512))
@@ -310,7 +312,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(CONFIGS)
 def test_round_trip_through_yaml_is_exact(config):
     text = yaml.safe_dump(c.to_plain(config), sort_keys=False)
