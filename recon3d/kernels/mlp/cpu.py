@@ -1,7 +1,7 @@
 """The small ReLU network on the CPU, in blocks of rows that stay in cache, one block a task.
 
-All blocks have one shape (the last is padded): the matrix library compiles a kernel for every shape it meets, at a
-millisecond each, and the number of samples of a step is never twice the same. The hidden activations are made again in
+A block's rows are a multiple of ``GRAIN`` (the last block is padded): the matrix library compiles a kernel for every
+shape it meets, at a millisecond each, and the number of samples of a step is never twice the same. The hidden activations are made again in
 the backward pass, in cache, instead of travelling through memory.
 """
 
@@ -13,13 +13,21 @@ from torch.nn import functional as F
 
 from recon3d.kernels.threads import run_parallel
 
-BLOCK = 8192
+LARGEST = 8192
+GRAIN = 1024
 
 
-def _block(x: Tensor, begin: int, compute: torch.dtype) -> Tensor:
-    """Rows from ``begin`` on, padded with zeros to BLOCK."""
-    part = x[begin : begin + BLOCK].to(compute)
-    return part if len(part) == BLOCK else F.pad(part, (0, 0, 0, BLOCK - len(part)))
+def _block_rows(rows: int) -> int:
+    """Rows of a block, so that all threads have equally many blocks."""
+    threads = torch.get_num_threads()
+    blocks = threads * -(-rows // (LARGEST * threads))
+    return GRAIN * -(-rows // (blocks * GRAIN))
+
+
+def _block(x: Tensor, begin: int, size: int, compute: torch.dtype) -> Tensor:
+    """``size`` rows from ``begin`` on, padded with zeros."""
+    part = x[begin : begin + size].to(compute)
+    return part if len(part) == size else F.pad(part, (0, 0, 0, size - len(part)))
 
 
 def _layer_inputs(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
@@ -32,12 +40,13 @@ def _layer_inputs(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
 def forward(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
     x, weights = x.detach(), [weight.detach().to(compute) for weight in weights]
     out = x.new_empty(len(x), len(weights[-1]), dtype=compute)
+    size = _block_rows(max(1, len(x)))
 
     def block(begin: int) -> None:
-        part = _layer_inputs(_block(x, begin, compute), weights)[-1] @ weights[-1].t()
-        out[begin : begin + BLOCK] = part[: len(x) - begin]
+        part = _layer_inputs(_block(x, begin, size, compute), weights)[-1] @ weights[-1].t()
+        out[begin : begin + size] = part[: len(x) - begin]
 
-    run_parallel(block, [(begin,) for begin in range(0, len(x), BLOCK)])
+    run_parallel(block, [(begin,) for begin in range(0, len(x), size)])
     return out
 
 
@@ -46,21 +55,22 @@ def backward(
 ) -> tuple[Tensor, list[Tensor]]:
     x, small = x.detach(), [weight.detach().to(compute) for weight in weights]
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
+    size = _block_rows(max(1, len(x)))
 
     def block(begin: int) -> list[Tensor]:
-        inputs = _layer_inputs(_block(x, begin, compute), small)
-        g = _block(grad, begin, compute)
+        inputs = _layer_inputs(_block(x, begin, size, compute), small)
+        g = _block(grad, begin, size, compute)
         parts = []
         for layer in reversed(range(len(small))):
             parts.append(g.t() @ inputs[layer])
             if layer > 0:
                 g = torch.ops.aten.threshold_backward(g @ small[layer], inputs[layer], 0)
         if need_x:
-            grad_x[begin : begin + BLOCK] = (g @ small[0])[: len(x) - begin]
+            grad_x[begin : begin + size] = (g @ small[0])[: len(x) - begin]
         return parts[::-1]
 
     grad_weights = [torch.zeros_like(weight) for weight in weights]
-    for parts in run_parallel(block, [(begin,) for begin in range(0, len(x), BLOCK)]):
+    for parts in run_parallel(block, [(begin,) for begin in range(0, len(x), size)]):
         for total, part in zip(grad_weights, parts, strict=True):
             total += part
     return grad_x, grad_weights

@@ -1,0 +1,56 @@
+"""The small network: every implementation against plain torch in float64, gradients too."""
+
+import pytest
+import torch
+
+from recon3d.kernels import relu_mlp
+from recon3d.kernels.mlp import reference
+
+
+def make(rows, dims, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, dims[0], dtype=dtype, generator=generator, requires_grad=True)
+    weights = [
+        torch.randn(b, a, dtype=dtype, generator=generator).mul_(a**-0.5).requires_grad_()
+        for a, b in zip(dims[:-1], dims[1:])
+    ]
+    return x, weights
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1023, 1024, 20_000])
+@pytest.mark.parametrize("dims", [(24, 64, 16), (32, 64, 64, 3), (5, 2)])
+def test_values_and_gradients(rows, dims):
+    x, weights = make(rows, dims)
+    ours, truth = relu_mlp(x, weights), reference.forward(x, weights, torch.float64)
+    assert ours.shape == (rows, dims[-1])
+    torch.testing.assert_close(ours, truth)
+    grad = torch.randn_like(truth)
+    for mine, theirs in zip(
+        torch.autograd.grad(ours, [x, *weights], grad), torch.autograd.grad(truth, [x, *weights], grad)
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_bfloat16_is_near_float32():
+    x, weights = make(4096, (24, 64, 16), torch.float32)
+    ours = relu_mlp(x, weights, torch.bfloat16)
+    assert ours.dtype == torch.bfloat16
+    truth = reference.forward(x, weights, torch.float32)
+    assert (ours.float() - truth).abs().mean() < 0.02 * truth.abs().mean()
+    grads = torch.autograd.grad(ours, weights, torch.ones_like(ours))
+    truths = torch.autograd.grad(truth, weights, torch.ones_like(truth))
+    for mine, theirs in zip(grads, truths):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).norm() < 0.03 * theirs.norm()
+
+
+def test_input_without_gradient():
+    x, weights = make(100, (24, 64, 16))
+    out = relu_mlp(x.detach(), weights)
+    truth = reference.forward(x.detach(), weights, torch.float64)
+    torch.testing.assert_close(torch.autograd.grad(out.sum(), weights), torch.autograd.grad(truth.sum(), weights))
+
+
+def test_op_is_well_declared():
+    x, weights = make(33, (4, 8, 3))
+    torch.library.opcheck(torch.ops.recon3d.mlp.default, (x, weights, torch.float64))
