@@ -174,11 +174,16 @@ def test_mesh_files(exported, trained, toy):
     assert scores["peak_memory_mb"] > 100
 
 
-def test_video(trained):
+def test_video(trained, toy, tmp_path):
+    """A run needs nothing but itself for it: neither its old place nor its data."""
+    path = tmp_path / "run"
+    shutil.copytree(trained.path, path)
+    config = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(config.replace(str(toy), str(tmp_path / "gone")))
     options = ["--path", "orbit", "--frames", "3", "--size", "32", *LOOK]
-    made = succeed("render", trained.path, *options)
+    made = succeed("render", path, *options)
     assert (made["frames"], made["size"]) == (3, 32)
-    assert Path(made["video"]) == trained.path / "exports" / "orbit.mp4"
+    assert Path(made["video"]) == path / "exports" / "orbit.mp4"
     frames = iio.imread(made["video"], plugin="FFMPEG")
     assert frames.shape == (3, 32, 32, 3)
     assert frames.std() > 5

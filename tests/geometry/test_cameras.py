@@ -115,6 +115,14 @@ def test_indexing_keeps_cameras_together():
         torch.testing.assert_close(some.focal, cameras.focal[1:3])
 
 
+def test_packed_cameras_come_back():
+    cameras = random_cameras(5, MILD)
+    back = Cameras.unpacked(cameras.packed())
+    assert (back.width, back.height) == (100, 80)
+    for name in ("poses", "focal", "center", "distortion"):
+        torch.testing.assert_close(getattr(back, name), getattr(cameras, name), rtol=0, atol=0)
+
+
 def test_rays_index():
     rays = Rays(torch.randn(5, 3), torch.randn(5, 3))
     torch.testing.assert_close(rays[1:3].origins, rays.origins[1:3])

@@ -11,6 +11,7 @@ from geometry.ball import DISTANCE, RADIUS, ball_scene, cameras_around, photogra
 from recon3d.config import HashGridConfig, NerfConfig, RadianceFieldConfig, RenderConfig
 from recon3d.data.scene import Scene
 from recon3d.errors import UserError
+from recon3d.geometry.hull import cell_centers
 from recon3d.metrics.image import psnr
 from recon3d.tasks import new_task
 from recon3d.tasks.nerf import (
@@ -269,11 +270,21 @@ def test_preview(trained):
     assert preview.scalars["psnr"] > 20
 
 
+def test_light_reaches_the_surface_and_not_the_inside(trained):
+    task, _ = trained
+    lit = task.lit_cells()
+    distance = task.normalizer.to_world(cell_centers(32)).norm(dim=-1).view(32, 32, 32)
+    shell = task.head.grid.occupied & ((distance - RADIUS).abs() < task.normalizer.half_size / 32)
+    assert float(lit[shell].float().mean()) > 0.9
+    assert not lit[distance < 0.5 * RADIUS].any()
+
+
 def test_a_restored_task_shows_the_same(trained):
     task, _ = trained
     copy = NerfTask(CONFIG, CPU)
     copy.load_state_dict(task.state_dict())
     assert copy.normalizer == task.normalizer
+    torch.testing.assert_close(copy.train_cameras.poses, task.train_cameras.poses, rtol=0, atol=0)
     cameras = cameras_around(1, size=24)
     torch.testing.assert_close(copy.render(cameras, 0).color, task.render(cameras, 0).color, rtol=0, atol=0)
 
