@@ -3,9 +3,9 @@
 
     .venv/bin/python scripts/bench_step.py --data FOLDER [--warm-steps 500] [--steps 20] [--json FILE]
 
-Trains the preset ``nerf`` for some steps, so that the occupancy grid is as in a real run, then profiles a few. Shares are
-of one step. The floor of a part is the larger of its bytes over the measured copy bandwidth and its products over the
-measured rate of matrix products, both measured here, before: no implementation can be faster, this one may be far off.
+Trains the preset ``nerf`` for some steps, so that the occupancy grid is as in a real run, then profiles a few. Shares
+are of one step. The floor of a part is the larger of its bytes over the measured copy bandwidth and its products over
+the measured rate of matrix products, both measured here, before: no implementation can be faster.
 """
 
 from __future__ import annotations
@@ -124,9 +124,8 @@ def main() -> None:
     with profile(activities=activities) as profiler:
         for index in range(args.warm_steps, args.warm_steps + args.steps):
             step(index)
-    total = {
-        e.key: (e.device_time_total if device.type == "cuda" else e.cpu_time_total) for e in profiler.key_averages()
-    }
+    clock = "device_time_total" if device.type == "cuda" else "cpu_time_total"
+    total = {event.key: getattr(event, clock) for event in profiler.key_averages()}
     floor = floors(task, samples, bandwidth, rate)
     rows = [
         {
