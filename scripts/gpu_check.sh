@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one call of under ten minutes and without a network: the GPU tests, the kernels'
-# benchmark, and, where the Lego scene lies in carry/lego, training for 5, 15 and 60 seconds with evaluation.
+# benchmark, and, where the Lego scene lies in carry/lego, training for 5, 15 and 60 seconds with evaluation, and the
+# parts of a training step.
 #
 #   scripts/gpu_check.sh OUT
 #
 # Needs PyTorch and Triton; whatever else is missing is taken from wheels in carry/wheels. OUT gets tests.xml,
-# kernels.json, log.txt, and summary.json: of every part the exit status, the seconds, and the figures it printed.
+# kernels.json, step.json, log.txt, and summary.json: of every part the exit status, the seconds, and the figures it printed.
 # A part that fails does not stop the others. The exit status is that of the GPU tests, or 1 where there is no GPU.
 set -uo pipefail
 
@@ -83,6 +84,7 @@ if [[ -d carry/lego ]]; then
             --out "$work/runs" --name "lego_$seconds" --device cuda
         recon3d "eval_$seconds" 60 eval "$work/runs/lego_$seconds"
     done
+    part step 60 "$python" scripts/bench_step.py --device cuda --data carry/lego --json "$out/step.json"
 fi
 
 "$python" - "$work" "$out/summary.json" <<'PYTHON'

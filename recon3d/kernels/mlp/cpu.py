@@ -1,8 +1,8 @@
 """The small ReLU network on the CPU, in blocks of rows that stay in cache, one block a task.
 
 A block's rows are a multiple of ``GRAIN`` (the last block is padded): the matrix library compiles a kernel for every
-shape it meets, at a millisecond each, and the number of samples of a step is never twice the same. The hidden activations are made again in
-the backward pass, in cache, instead of travelling through memory.
+shape it meets, at a millisecond each, and the number of samples of a step is never twice the same. The hidden
+activations are made again in the backward pass, in cache, instead of travelling through memory.
 """
 
 from __future__ import annotations
