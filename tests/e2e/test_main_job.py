@@ -11,6 +11,7 @@ import pytest
 import trimesh
 import yaml
 
+from recon3d.config import ENCODER_COMPANIONS
 from recon3d.training.checkpoints import load, newest
 
 from .command import LOOK, figures, refused_at_once, run, succeed, train
@@ -59,7 +60,7 @@ def test_the_configuration_shows_what_was_used(trained, toy):
     assert config["steps"] == STEPS
     assert config["field"]["encoder"] == "hash_grid"
     assert config["field"]["width"] == 64
-    assert config["optimizer"]["learning_rate"] == 1e-2
+    assert config["optimizer"]["learning_rate"] == ENCODER_COMPANIONS["hash_grid"]["learning_rate"]
 
 
 def test_frequency_trains_through_the_same_head(ball, tmp_path):

@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from recon3d.config import ENCODER_COMPANIONS
+
 from .conftest import STEPS, TOY
 
+RATE = ENCODER_COMPANIONS["hash_grid"]["learning_rate"]
 LOGGED = [1, 50, 100, 150, 200, 250, 300]
 
 
@@ -23,7 +26,7 @@ def events(trained):
     [
         ("loss", 0, 1),
         ("psnr", 5, 60),
-        ("learning_rate", 0, 1e-2),
+        ("learning_rate", 0, RATE),
         ("rays_per_second", 100, 1e9),
         ("samples_per_ray", 0.1, 1000),
         ("occupied_fraction", 0, 1),
@@ -40,9 +43,9 @@ def test_the_loss_falls_and_the_rate_follows_its_schedule(events):
     loss = [event.value for event in events.Scalars("train/loss")]
     assert loss[-1] < 0.5 * loss[0]
     rate = {event.step: event.value for event in events.Scalars("train/learning_rate")}
-    assert rate[1] == pytest.approx(1e-2 / 101, rel=1e-4)  # the first of a warm-up of 100
+    assert rate[1] == pytest.approx(RATE / 101, rel=1e-4)  # the first of a warm-up of 100
     cosine = 0.5 * (1 + math.cos(math.pi * (STEPS - 1) / STEPS))
-    assert rate[STEPS] == pytest.approx(1e-2 * (0.03 + 0.97 * cosine), rel=1e-4)
+    assert rate[STEPS] == pytest.approx(RATE * (0.03 + 0.97 * cosine), rel=1e-4)
 
 
 def test_previews(events):
@@ -80,7 +83,7 @@ def test_hparams(trained):
     assert start.hparams["samples"].number_value == 4096
     assert start.hparams["field.hash_grid.levels"].number_value == 6
     assert start.hparams["field.encoder"].string_value == "hash_grid"
-    assert start.hparams["optimizer.learning_rate"].number_value == 1e-2
+    assert start.hparams["optimizer.learning_rate"].number_value == RATE
     final = {
         tag.removeprefix("final/"): accumulator.Scalars(tag)[-1].value
         for tag in accumulator.Tags()["scalars"]
