@@ -63,6 +63,7 @@ def test_the_configuration_shows_what_was_used(trained, toy):
     assert config["optimizer"]["learning_rate"] == ENCODER_COMPANIONS["hash_grid"]["learning_rate"]
 
 
+@pytest.mark.slow
 def test_frequency_trains_through_the_same_head(ball, tmp_path):
     options = ["--field.encoder", "frequency", "--field.width", "32", "--field.depth", "6", "--steps", "60"]
     options += ["--optimizer.learning-rate", "5e-3", "--optimizer.warmup-steps", "5", "--log-every", "10"]
