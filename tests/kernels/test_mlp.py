@@ -54,3 +54,12 @@ def test_input_without_gradient():
 def test_op_is_well_declared():
     x, weights = make(33, (4, 8, 3))
     torch.library.opcheck(torch.ops.recon3d.mlp.default, (x, weights, torch.float64))
+
+
+def test_the_reference_backward_is_the_gradient_of_its_forward():
+    x, weights = make(50, (5, 8, 8, 3))
+    out = reference.forward(x, weights, torch.float64)
+    grad = torch.randn_like(out)
+    expected = torch.autograd.grad(out, [x, *weights], grad)
+    grad_x, grad_weights = reference.backward(grad, x.detach(), [w.detach() for w in weights], torch.float64, True)
+    torch.testing.assert_close([grad_x, *grad_weights], list(expected))

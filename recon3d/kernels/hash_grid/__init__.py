@@ -83,15 +83,8 @@ def _backward(
     need_x: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the table (in its own type) and of x; the one not needed comes back empty."""
-    with torch.enable_grad():
-        x_ = x.detach().requires_grad_(need_x)
-        table_ = (table if shadow is None else shadow).detach().to(table.dtype).requires_grad_(need_table)
-        out = reference.encode(x_, table_, scales, resolutions, offsets)
-        wanted = [t for t in (table_, x_) if t.requires_grad]
-        grads = iter(torch.autograd.grad(out, wanted, grad.to(out.dtype)))
-    grad_table = next(grads) if need_table else table.new_empty(0)
-    grad_x = next(grads) if need_x else x.new_empty(0)
-    return grad_table, grad_x
+    source = table if shadow is None else shadow.to(table.dtype)
+    return reference.encode_backward(grad, x, source, scales, resolutions, offsets, need_table, need_x)
 
 
 @_backward.register_fake

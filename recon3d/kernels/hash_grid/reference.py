@@ -34,6 +34,40 @@ def corner_rows(corner: Tensor, resolution: int, size: int) -> Tensor:
     return rows % size
 
 
+def encode_backward(
+    grad: Tensor,
+    x: Tensor,
+    table: Tensor,
+    scales: list[float],
+    resolutions: list[int],
+    offsets: list[int],
+    need_table: bool,
+    need_x: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the table and of x for the features' gradient (N, L * F); the one not needed comes back empty."""
+    grad_table = torch.zeros_like(table) if need_table else table.new_empty(0)
+    grad_x = torch.zeros_like(x) if need_x else x.new_empty(0)
+    dim, features = x.shape[1], table.shape[1]
+    inside = (x >= 0) & (x <= 1)
+    for level, (scale, resolution) in enumerate(zip(scales, resolutions, strict=True)):
+        start, end = offsets[level], offsets[level + 1]
+        position = x.clamp(0, 1) * scale + 0.5
+        fraction = position - position.floor()
+        g = grad[:, level * features : (level + 1) * features]
+        for bits in itertools.product((0, 1), repeat=dim):
+            rows = start + corner_rows(position.long() + torch.tensor(bits, device=x.device), resolution, end - start)
+            sides = [fraction[:, i] if b else 1 - fraction[:, i] for i, b in enumerate(bits)]
+            if need_table:
+                grad_table.index_add_(0, rows, (torch.stack(sides).prod(dim=0)[:, None] * g).to(table.dtype))
+            if need_x:
+                value = (table[rows].to(x.dtype) * g).sum(dim=-1) * scale
+                for i, b in enumerate(bits):
+                    others = [side for j, side in enumerate(sides) if j != i]
+                    weight = torch.stack(others).prod(dim=0) if others else 1.0
+                    grad_x[:, i] += (value if b else -value) * weight * inside[:, i]
+    return grad_table, grad_x
+
+
 def encode(x: Tensor, table: Tensor, scales: list[float], resolutions: list[int], offsets: list[int]) -> Tensor:
     """Features (N, L * F) of points ``x`` (N, d); points outside [0, 1]^d are moved to its border.
 

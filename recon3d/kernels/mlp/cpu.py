@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recon3d.kernels.mlp.reference import layer_inputs
 from recon3d.kernels.threads import run_parallel
 
 LARGEST = 8192
@@ -30,20 +31,13 @@ def _block(x: Tensor, begin: int, size: int, compute: torch.dtype) -> Tensor:
     return part if len(part) == size else F.pad(part, (0, 0, 0, size - len(part)))
 
 
-def _layer_inputs(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
-    inputs = [x]
-    for weight in weights[:-1]:
-        inputs.append(torch.relu_(inputs[-1] @ weight.t()))
-    return inputs
-
-
 def forward(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
     x, weights = x.detach(), [weight.detach().to(compute) for weight in weights]
     out = x.new_empty(len(x), len(weights[-1]), dtype=compute)
     size = _block_rows(max(1, len(x)))
 
     def block(begin: int) -> None:
-        part = _layer_inputs(_block(x, begin, size, compute), weights)[-1] @ weights[-1].t()
+        part = layer_inputs(_block(x, begin, size, compute), weights)[-1] @ weights[-1].t()
         out[begin : begin + size] = part[: len(x) - begin]
 
     run_parallel(block, [(begin,) for begin in range(0, len(x), size)])
@@ -58,7 +52,7 @@ def backward(
     size = _block_rows(max(1, len(x)))
 
     def block(begin: int) -> list[Tensor]:
-        inputs = _layer_inputs(_block(x, begin, size, compute), small)
+        inputs = layer_inputs(_block(x, begin, size, compute), small)
         g = _block(grad, begin, size, compute)
         parts = []
         for layer in reversed(range(len(small))):
