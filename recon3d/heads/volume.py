@@ -149,7 +149,7 @@ class _Seen:
     encoded: Float[Tensor, "k e"]
     geometry: tuple[Float[Tensor, "k"], Float[Tensor, "k f"]]
     order: Int[Tensor, "k"]
-    offsets: Int[Tensor, "n+1"]
+    offsets: Int[Tensor, "starts"]
     t: Float[Tensor, "k"]
     dt: Float[Tensor, "k"]
 

@@ -35,12 +35,12 @@ def _unstretch(s, step, cone):
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _exit(o, d, t, low, high):
-    """Distance at which a ray leaves the slab low..high of one axis."""
-    if d > 0:
-        return (high - o) / d
-    if d < 0:
-        return (low - o) / d
+def _exit(o, inverse, low, high):
+    """Distance at which a ray leaves the slab low..high of an axis; ``inverse`` is 1 / direction, 0 where that is 0."""
+    if inverse > 0:
+        return (high - o) * inverse
+    if inverse < 0:
+        return (low - o) * inverse
     return np.inf
 
 
@@ -84,14 +84,18 @@ def _walk(first, last, origins, directions, near, far, occupancy, blocks, jitter
             dx = directions[ray, 0] * scale
             dy = directions[ray, 1] * scale
             dz = directions[ray, 2] * scale
+            inverse_x = 1 / dx if dx != 0 else dx
+            inverse_y = 1 / dy if dy != 0 else dy
+            inverse_z = 1 / dz if dz != 0 else dz
             end = far[ray]
             start = _stretch(near[ray], step, cone) + jitter[ray]
             k = 0
             t = _unstretch(start, step, cone)
             while t < end:
-                ix = min(max(int(np.floor(ox + t * dx)), 0), top)
-                iy = min(max(int(np.floor(oy + t * dy)), 0), top)
-                iz = min(max(int(np.floor(oz + t * dz)), 0), top)
+                # Cut off towards zero, which the limits make the same as rounding down.
+                ix = min(max(int(ox + t * dx), 0), top)
+                iy = min(max(int(oy + t * dy), 0), top)
+                iz = min(max(int(oz + t * dz), 0), top)
                 if occupancy[ix, iy, iz]:
                     if total == len(ray_index):
                         ray_index, t_out, dt_out = _grown(ray_index), _grown(t_out), _grown(dt_out)
@@ -108,8 +112,8 @@ def _walk(first, last, origins, directions, near, far, occupancy, blocks, jitter
                         iy -= iy % BLOCK
                         iz -= iz % BLOCK
                     leave = min(
-                        _exit(ox, dx, t, ix, ix + size),
-                        min(_exit(oy, dy, t, iy, iy + size), _exit(oz, dz, t, iz, iz + size)),
+                        _exit(ox, inverse_x, ix, ix + size),
+                        min(_exit(oy, inverse_y, iy, iy + size), _exit(oz, inverse_z, iz, iz + size)),
                     )
                     # A little short: rounding must not jump over a sample behind the border.
                     jump = int(np.ceil(_stretch(min(leave, end), step, cone) - start - SHORT))
