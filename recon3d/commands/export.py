@@ -52,6 +52,7 @@ def main(args: list[str]) -> dict[str, Any]:
     from recon3d.export.meshfiles import write_mesh
     from recon3d.export.solid import filled, solid_cells
 
+    reference = None if options.reference is None else _read_mesh(options.reference)
     with (
         opened(options) as run,
         tqdm(total=1.0, desc="mesh", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar,
@@ -87,8 +88,8 @@ def main(args: list[str]) -> dict[str, Any]:
         f"{'watertight' if report.watertight else 'open'}, {report.seconds:.1f} s, "
         f"{100 * report.evaluated_share:.2f}% of the dense grid evaluated"
     )
-    if options.reference is not None:
-        figures.update(_compare(mesh, options.reference))
+    if reference is not None:
+        figures.update(_compare(mesh, reference))
         print(
             f"against {options.reference}: F-score {figures['f_score']:.4f} at 1% of the diagonal, "
             f"Chamfer {100 * figures['chamfer_share']:.3f}% of it, "
@@ -99,16 +100,19 @@ def main(args: list[str]) -> dict[str, Any]:
     return figures
 
 
-def _compare(mesh: Any, reference: Path) -> dict[str, Any]:
+def _read_mesh(path: Path) -> Any:
     import trimesh
 
+    try:
+        mesh = trimesh.load(path, force="mesh", process=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as a mesh ({error})") from None
+    return mesh
+
+
+def _compare(mesh: Any, truth: Any) -> dict[str, Any]:
     from recon3d.metrics.mesh import compare_meshes
 
-    try:
-        truth = trimesh.load(reference, force="mesh", process=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{reference}: cannot be read as a mesh ({error})") from None
-    assert isinstance(truth, trimesh.Trimesh)
     scores = compare_meshes(mesh, truth)
     at = {f"{score.threshold:g}": score.f_score for score in scores.thresholds}
     return {

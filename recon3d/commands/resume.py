@@ -23,6 +23,8 @@ class Resume:
     """New total of steps (default: the run's)."""
     max_seconds: float | None = None
     """New total of training seconds."""
+    data: Path | None = None
+    """Where the data is now, if it has moved."""
     device: Device | None = None
     """Default: the run's."""
     threads: int | None = None
@@ -38,8 +40,12 @@ def main(args: list[str]) -> dict[str, Any]:
 
     run = RunFolder.open(options.run)
     config = with_steps(run.read_config(), options.steps, options.max_seconds)
-    if options.device or options.threads:
-        config = replace(config, device=options.device or config.device, threads=options.threads or config.threads)
+    config = replace(
+        config,
+        data=options.data or config.data,
+        device=options.device or config.device,
+        threads=options.threads or config.threads,
+    )
     _, header = checkpoints.load(checkpoints.newest(run.checkpoints))
     if config.steps is not None and header["step"] >= config.steps:
         raise UserError(

@@ -64,6 +64,8 @@ class OccupancyGrid(nn.Module):
         for begin in range(0, len(cells), CHUNK):
             part = cells[begin : begin + CHUNK]
             seen[begin : begin + CHUNK] = density_fn(self._points_in(part, generator)).float()
+        # A density that is not a number keeps its cell, so that the loss shows it and the trainer says so.
+        seen.nan_to_num_(nan=torch.inf)
         density = self.density.view(-1)
         density[cells] = torch.maximum(density[cells] * self.config.decay, seen)
         opacity = self.density * self.step

@@ -249,11 +249,23 @@ def _tight_box(masks: Bool[Tensor, "n h w"], cameras: Cameras, box: Normalizer, 
                 f"{scene.path}: no point of space is inside all silhouettes: check the poses and the alpha channel, "
                 "or use --head.no-visual-hull"
             )
+        hull = _main_parts(hull)
         sides = (hull[0], hull[-1], hull[:, 0], hull[:, -1], hull[:, :, 0], hull[:, :, -1])
         if not any(bool(side.any()) for side in sides):
             return bounding_cube(hull, box)
         box = Normalizer(box.center, 1.5 * box.half_size)
     return box
+
+
+def _main_parts(cells: Bool[Tensor, "r r r"]) -> Bool[Tensor, "r r r"]:
+    """Without the connected pieces that have less than a twentieth of the largest one's cells: few views leave stray
+    cells at the sides that no silhouette rules out."""
+    from scipy import ndimage
+
+    label, _ = ndimage.label(cells.cpu().numpy())
+    sizes = np.bincount(label.ravel())
+    sizes[0] = 0
+    return torch.from_numpy((20 * sizes >= sizes.max())[label]).to(cells.device) & cells
 
 
 def composite_pixels(pixels: UInt8[Tensor, "n c"], background: Float[Tensor, "#n 3"]) -> Float[Tensor, "n 3"]:

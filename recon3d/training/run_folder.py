@@ -93,6 +93,16 @@ class RunFolder:
         except OSError as error:
             raise cannot_write(path, error) from None
 
+    def forget_after(self, step: int) -> None:
+        """Drop the entries of metrics.jsonl after ``step``: a killed run is ahead of the checkpoint it resumes from."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        if len(kept) < len(lines):
+            write_atomic(path, "".join(line + "\n" for line in kept).encode())
+
     def write_image(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> Path:
         import imageio.v3 as iio
 

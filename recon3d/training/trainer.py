@@ -102,7 +102,7 @@ class Trainer:
             UserError: the loss is not finite, memory ran out, or the disk is full; the last checkpoint stays.
         """
         try:
-            with _summary_writer(self.run) as writer:
+            with _summary_writer(self.run, self.progress.step) as writer:
                 return self._train(writer)
         except OSError as error:
             raise checkpoints.cannot_write(self.run.path, error) from None
@@ -210,6 +210,7 @@ class Trainer:
         if header["scaler"]:
             self.scaler.load_state_dict(header["scaler"])
         self.progress = Progress(header["step"], header["seconds"])
+        self.run.forget_after(self.progress.step)
 
     # --- records ---
 
@@ -251,14 +252,14 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 @contextmanager
-def _summary_writer(run: RunFolder) -> Iterator[Any]:
-    """A TensorBoard writer that is closed whatever happens, so that no entry before an error is lost."""
+def _summary_writer(run: RunFolder, step: int) -> Iterator[Any]:
+    """A TensorBoard writer that goes on after ``step``, and is closed whatever happens, so that nothing is lost."""
     from torch.utils.tensorboard import SummaryWriter
 
     # The thread that writes raises what went wrong at the next entry; it need not print it as well.
     old = threading.excepthook
     threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else old(args)
-    writer = SummaryWriter(str(run.path))
+    writer = SummaryWriter(str(run.path), purge_step=step + 1 if step else None)
     try:
         yield writer
     finally:

@@ -28,7 +28,7 @@ def events(trained):
         ("loss", 0, 1),
         ("psnr", 5, 60),
         ("learning_rate", 0, RATE),
-        ("rays_per_second", 100, 1e9),
+        ("rays_per_second", 0, 1e9),
         ("samples_per_ray", 0.1, 1000),
         ("occupied_fraction", 0, 1),
         ("step_ms", 0.1, 1e5),

@@ -16,6 +16,7 @@ from recon3d.metrics.image import psnr
 from recon3d.tasks import new_task
 from recon3d.tasks.nerf import (
     NerfTask,
+    _main_parts,
     composite_pixels,
     depth_picture,
     find_space,
@@ -328,3 +329,12 @@ def test_depth_picture_is_bright_near_and_black_where_nothing_is():
 def test_to_uint8_rounds_and_clamps():
     image = torch.tensor([[[-1.0, 0.5, 2.0]]])
     assert to_uint8(image).tolist() == [[[0, 128, 255]]]
+
+
+def test_stray_cells_are_not_main_parts():
+    cells = torch.zeros(16, 16, 16, dtype=torch.bool)
+    cells[4:10, 4:10, 4:10] = True
+    cells[11:14, 11:14, 11:14] = True  # an eighth of the largest: part of the scene
+    expected = cells.clone()
+    cells[0, 0, 0:3] = True
+    assert torch.equal(_main_parts(cells), expected)

@@ -100,3 +100,14 @@ def test_json_is_written_into_folders_of_the_run(tmp_path):
     run = RunFolder.create(config_in(tmp_path), "toy")
     path = run.write_json("eval_test/metrics.json", {"psnr": 20.5})
     assert json.loads(path.read_text()) == {"psnr": 20.5}
+
+
+def test_entries_ahead_of_a_checkpoint_are_dropped(tmp_path):
+    run = RunFolder(tmp_path)
+    run.forget_after(3)  # nothing was logged: nothing to do
+    for step in (1, 2, 3, 4, 5):
+        run.log({"step": step, "loss": 1.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')  # what kill -9 leaves
+    run.forget_after(3)
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
