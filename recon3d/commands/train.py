@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from pathlib import Path
 from typing import Any
 
 from recon3d.config import RunConfig, load_preset, preset_names
@@ -25,6 +26,7 @@ def main(args: list[str]) -> dict[str, Any]:
     from recon3d.training.run_folder import RunFolder
 
     config = config.resolved()
+    RunFolder.planned(config, preset)
     device, precision = prepare(config)
     task = new_task(config, device, precision)
     run = RunFolder.create(config, preset)
@@ -38,7 +40,7 @@ def parse(args: list[str]) -> tuple[str, RunConfig]:
 
     preset = load_preset(args[0])
     given = {arg.split("=")[0].replace("_", "-") for arg in args[1:]}
-    default = preset.config(_device(args[1:]), data=None if "data" in preset.values else _no_data())
+    default = preset.config(_device(args[1:]), data=Path())
     # A budget given on the command line stands in for the preset's, be it in steps or in seconds.
     if "--max-seconds" in given and "--steps" not in given:
         object.__setattr__(default, "steps", None)
@@ -48,12 +50,6 @@ def parse(args: list[str]) -> tuple[str, RunConfig]:
         object.__setattr__(default, "data", tyro.MISSING)
     config = tyro.cli(type(default), default=default, args=args[1:], prog=f"recon3d train {args[0]}")
     return preset.name, config
-
-
-def _no_data() -> Any:
-    from pathlib import Path
-
-    return Path()
 
 
 def _device(args: list[str]) -> str:

@@ -46,19 +46,28 @@ class RunFolder:
         Raises:
             UserError: a run of that name exists, or the folder cannot be made.
         """
-        name = config.name or f"{preset}-{config.data.resolve().name}"
-        run = RunFolder(config.out / name)
+        run = RunFolder.planned(config, preset)
         if run.config_file.exists():
-            if not config.overwrite:
-                raise UserError(
-                    f"{run.path}: a run of this name exists; resume it (recon3d resume {run.path}), "
-                    "give --name, or --overwrite"
-                )
             try:
                 shutil.rmtree(run.path)
             except OSError as error:
                 raise UserError(f"{run.path}: cannot be removed ({error.strerror}); give --name") from None
         run.write_config(config)
+        return run
+
+    @staticmethod
+    def planned(config: RunConfig, preset: str) -> RunFolder:
+        """Where a new run goes; nothing is written yet.
+
+        Raises:
+            UserError: a run of that name exists, and the configuration does not say to overwrite it.
+        """
+        run = RunFolder(config.out / (config.name or f"{preset}-{config.data.resolve().name}"))
+        if run.config_file.exists() and not config.overwrite:
+            raise UserError(
+                f"{run.path}: a run of this name exists; resume it (recon3d resume {run.path}), "
+                "give --name, or --overwrite"
+            )
         return run
 
     @staticmethod
