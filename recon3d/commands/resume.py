@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from recon3d.commands.train import fit, with_steps
+from recon3d.commands.train import fit, with_budget
 from recon3d.config import Device
 from recon3d.errors import UserError
 
@@ -39,7 +39,7 @@ def main(args: list[str]) -> dict[str, Any]:
     from recon3d.training.run_folder import RunFolder
 
     run = RunFolder.open(options.run)
-    config = with_steps(run.read_config(), options.steps, options.max_seconds)
+    config = with_budget(run.read_config(), options.steps, options.max_seconds)
     config = replace(
         config,
         data=options.data or config.data,

@@ -85,7 +85,7 @@ def fit(task: Any, config: RunConfig, run: Any, device: Any, precision: Any, res
     return figures
 
 
-def with_steps(config: RunConfig, steps: int | None, max_seconds: float | None) -> RunConfig:
+def with_budget(config: RunConfig, steps: int | None, max_seconds: float | None) -> RunConfig:
     """The configuration with another budget, where one is given."""
     if steps is None and max_seconds is None:
         return config

@@ -61,7 +61,7 @@ def _encode(
     offsets: list[int],
 ) -> Tensor:
     source = table if shadow is None else shadow
-    return reference.encode(x, source, scales, resolutions, offsets)
+    return reference.encode(x, source, scales, resolutions, offsets).to(source.dtype)
 
 
 @_encode.register_fake
