@@ -6,3 +6,9 @@ class UserError(Exception):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+def require(ok: bool, message: str) -> None:
+    """Raise :class:`UserError` with ``message`` unless ``ok``."""
+    if not ok:
+        raise UserError(message)

@@ -224,10 +224,10 @@ def parsed(*args):
 def test_the_preset_gives_and_the_options_change():
     name, config = parsed("nerf", "--field.encoder", "frequency", "--downscale", "2", "--no-overwrite")
     assert name == "nerf"
-    assert (config.field.encoder, config.downscale, config.data) == ("frequency", 2, Path("scene"))
+    assert (config.field.encoder, config.downscale, config.data) == (("frequency",), 2, Path("scene"))
     plain = parsed("nerf")[1]
     assert config.samples == plain.samples
-    assert plain.field.encoder == "hash_grid"
+    assert plain.field.encoder == ("hash_grid",)
 
 
 def test_a_budget_on_the_command_line_stands_in_for_the_presets():

@@ -10,6 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from recon3d import config as c
+from recon3d.config import fields
 from recon3d.errors import UserError
 
 DEVICES = ("cpu", "cuda")
@@ -177,7 +178,7 @@ def test_unreadable_yaml(tmp_path):
         (lambda: c.HashGridConfig(levels=0), ["hash_grid.levels"]),
         (lambda: c.HashGridConfig(log2_size=3), ["hash_grid.log2_size"]),
         (lambda: c.HashGridConfig(coarsest=512, finest=256), ["hash_grid.coarsest", "512", "hash_grid.finest", "256"]),
-        (lambda: c.FrequencyConfig(levels=0), ["frequency.levels"]),
+        (lambda: fields.FrequencyConfig(levels=0), ["frequency.levels"]),
         (lambda: c.RadianceFieldConfig(width=0), ["field.width"]),
         (lambda: c.RadianceFieldConfig(color_depth=0), ["field.color_depth"]),
         (lambda: c.RadianceFieldConfig(geometry_features=0), ["field.geometry_features"]),
@@ -215,7 +216,7 @@ def test_configurations_are_frozen():
     [("hash_grid", (64, 1, 64, 2), 2e-2), ("frequency", (256, 8, 128, 1), 5e-4)],
 )
 def test_resolved_fills_in_what_was_published_with_the_encoder(encoder, sizes, rate):
-    config = make(field=c.RadianceFieldConfig(encoder=encoder)).resolved()
+    config = make(field=c.RadianceFieldConfig(encoder=(encoder,))).resolved()
     field = config.field
     assert (field.width, field.depth, field.color_width, field.color_depth) == sizes
     assert config.optimizer.learning_rate == rate
@@ -225,7 +226,7 @@ def test_resolved_fills_in_what_was_published_with_the_encoder(encoder, sizes, r
 
 def test_resolved_leaves_what_was_given():
     given_ = make(
-        field=c.RadianceFieldConfig(encoder="frequency", width=32, color_depth=2),
+        field=c.RadianceFieldConfig(encoder=("frequency",), width=32, color_depth=2),
         optimizer=c.OptimizerConfig(learning_rate=0.5),
     )
     config = given_.resolved()
@@ -250,7 +251,7 @@ NAMES = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\
 SIZES = maybe(st.integers(1, 512))
 FIELDS = st.builds(
     c.RadianceFieldConfig,
-    encoder=st.sampled_from(["hash_grid", "frequency"]),
+    encoder=st.sampled_from([("hash_grid",), ("frequency",), ("hash_grid", "chebyshev")]),
     hash_grid=st.builds(
         c.HashGridConfig,
         levels=st.integers(1, 24),
@@ -259,7 +260,7 @@ FIELDS = st.builds(
         coarsest=st.integers(2, 64),
         finest=st.integers(64, 2**16),
     ),
-    frequency=st.builds(c.FrequencyConfig, levels=st.integers(1, 24)),
+    frequency=st.builds(fields.FrequencyConfig, levels=st.integers(1, 24)),
     width=SIZES,
     depth=SIZES,
     geometry_features=st.integers(1, 64),

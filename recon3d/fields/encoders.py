@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recon3d.config import FrequencyConfig, HashGridConfig, RadianceFieldConfig
+from recon3d.config import FieldConfig
+from recon3d.config.fields import FrequencyConfig, HashGridConfig
 from recon3d.kernels import HashLayout, hash_encode, hash_recall
 
 
@@ -67,7 +68,7 @@ class Frequency(Encoder):
         return torch.cat([x, phase.sin(), phase.cos()], dim=-1)
 
 
-ENCODERS: dict[str, Callable[[int, RadianceFieldConfig], Encoder]] = {
+ENCODERS: dict[str, Callable[[int, FieldConfig], Encoder]] = {
     "hash_grid": lambda dim, config: HashGrid(dim, config.hash_grid),
     "frequency": lambda dim, config: Frequency(dim, config.frequency),
 }

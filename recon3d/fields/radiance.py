@@ -48,7 +48,7 @@ class RadianceField(nn.Module):
         self.precision = precision
         assert config.width and config.depth and config.color_width and config.color_depth
         self.degree = config.direction_degree
-        self.encoder = ENCODERS[config.encoder](3, config)
+        self.encoder = ENCODERS[config.encoder[0]](3, config)
         skip = config.depth // 2 if config.depth >= 6 else None
         deep = config.depth > 2
         self.density_network = MLP(

@@ -11,7 +11,7 @@ import pytest
 import trimesh
 import yaml
 
-from recon3d.config import ENCODER_COMPANIONS
+from recon3d.config.fields import PUBLISHED
 from recon3d.training.checkpoints import load, newest
 
 from .command import LOOK, figures, refused_at_once, run, succeed, train
@@ -58,9 +58,9 @@ def test_the_configuration_shows_what_was_used(trained, toy):
     assert config["task"] == "nerf"
     assert config["data"] == str(toy)
     assert config["steps"] == STEPS
-    assert config["field"]["encoder"] == "hash_grid"
+    assert config["field"]["encoder"] == ["hash_grid"]
     assert config["field"]["width"] == 64
-    assert config["optimizer"]["learning_rate"] == ENCODER_COMPANIONS["hash_grid"]["learning_rate"]
+    assert config["optimizer"]["learning_rate"] == PUBLISHED["hash_grid"].learning_rate
 
 
 @pytest.mark.slow

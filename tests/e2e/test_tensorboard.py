@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from recon3d.config import ENCODER_COMPANIONS
+from recon3d.config.fields import PUBLISHED
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import Progress, learning_rate_factor
 
 from .conftest import STEPS, TOY
 
-RATE = ENCODER_COMPANIONS["hash_grid"]["learning_rate"]
+RATE = PUBLISHED["hash_grid"].learning_rate
 LOGGED = [1, 50, 100, 150, 200, 250, 300]
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from recon3d.config import FrequencyConfig, HashGridConfig, RadianceFieldConfig
+from recon3d.config import HashGridConfig, RadianceFieldConfig
+from recon3d.config.fields import FrequencyConfig
 from recon3d.fields.encoders import ENCODERS, Frequency, HashGrid, spherical_harmonics
 
 SMALL_GRID = HashGridConfig(levels=4, features=2, log2_size=10, coarsest=4, finest=32)
@@ -105,7 +106,7 @@ def test_hash_grid_learns_any_values():
 
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_every_encoder_of_the_table(name):
-    config = RadianceFieldConfig(encoder=name, hash_grid=SMALL_GRID)
+    config = RadianceFieldConfig(encoder=(name,), hash_grid=SMALL_GRID)
     encoder = ENCODERS[name](3, config)
     x = 2 * torch.rand(5, 3) - 1
     assert encoder(x).shape == (5, encoder.out_dim)

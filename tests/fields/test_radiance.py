@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from recon3d.config import FrequencyConfig, HashGridConfig, RadianceFieldConfig
+from recon3d.config import HashGridConfig, RadianceFieldConfig
+from recon3d.config.fields import FrequencyConfig
 from recon3d.fields.encoders import ENCODERS
 from recon3d.fields.radiance import RadianceField
 
@@ -14,7 +15,7 @@ N = 50
 
 def config_of(encoder, **changes):
     values = {
-        "encoder": encoder,
+        "encoder": (encoder,),
         "hash_grid": HashGridConfig(levels=4, features=2, log2_size=10, coarsest=4, finest=32),
         "frequency": FrequencyConfig(levels=4),
         "width": 32,
@@ -144,6 +145,6 @@ def test_same_seed_same_field(encoder, points, directions):
 
 def test_the_original_nerf_has_its_size():
     """Encoded position 63, 8 layers of 256 with a skip, one colour layer of 128 (Mildenhall et al. 2020)."""
-    field = RadianceField(RadianceFieldConfig(encoder="frequency").resolved())
+    field = RadianceField(RadianceFieldConfig(encoder=("frequency",)).resolved())
     shapes = [tuple(p.shape) for p in field.density_network.parameters() if p.ndim == 2]
     assert shapes[:-1] == [(256, 63), *[(256, 256)] * 3, (256, 256 + 63), *[(256, 256)] * 3]

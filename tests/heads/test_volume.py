@@ -179,7 +179,7 @@ def test_rendering_in_parts_is_rendering_at_once():
 def test_takes_the_radiance_field_with_any_encoder(encoder):
     torch.manual_seed(0)
     config = RadianceFieldConfig(
-        encoder=encoder, hash_grid=HashGridConfig(levels=4, log2_size=10, coarsest=4, finest=32), width=16
+        encoder=(encoder,), hash_grid=HashGridConfig(levels=4, log2_size=10, coarsest=4, finest=32), width=16
     )
     field = RadianceField(config.resolved())
     rendering = VolumeRenderer(RenderConfig(grid=16, samples_per_diagonal=64))(field, towards_cube(16))

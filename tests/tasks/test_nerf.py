@@ -190,7 +190,7 @@ def test_opaque_photographs_train_too(scene):
 
 @pytest.mark.parametrize("encoder", ["hash_grid", "frequency"])
 def test_weight_decay_is_for_networks_only(encoder):
-    field = dataclasses.replace(CONFIG.field, encoder=encoder)
+    field = dataclasses.replace(CONFIG.field, encoder=(encoder,))
     task = NerfTask(dataclasses.replace(CONFIG, field=field), CPU)
     groups = task.parameter_groups(CONFIG.optimizer)
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
