@@ -104,11 +104,10 @@ def main() -> None:
     seen: list[dict[str, float]] = []
 
     def step(index: int) -> None:
-        loss, _, scalars = task.training_step(index)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        result = task.training_step(index, torch.Tensor.backward)
         optimizer.step()
-        seen.append(scalars)
+        seen.append(result.scalars)
 
     for index in range(args.warm_steps):
         step(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from recon3d.geometry.cameras import Cameras, Rays
 from recon3d.geometry.hull import bounding_cube, visual_hull
 from recon3d.heads.volume import Rendering, VolumeRenderer
 from recon3d.metrics.image import psnr
-from recon3d.training.trainer import Preview, is_out_of_memory
+from recon3d.training.trainer import Preview, StepResult, is_out_of_memory
 
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 BOX_GRID = 64
@@ -97,7 +98,7 @@ class NerfTask(nn.Module):
         ]
         return [group for group in groups if group["params"]]
 
-    def training_step(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+    def training_step(self, step: int, backward: Callable[[Tensor], None]) -> StepResult:
         # Seeded anew at every step: a resumed run draws what an uninterrupted one would have drawn.
         self.generator.manual_seed(self.config.seed * 1_000_003 + step)
         if step % self.config.head.update_every == 0:
@@ -118,7 +119,8 @@ class NerfTask(nn.Module):
             "occupied_fraction": float(self.head.grid.occupied_share),
         }
         self._adapt_batch(len(rays), rendering.samples)
-        return loss, {"color": loss.detach()}, scalars
+        backward(loss)
+        return StepResult({"color": loss.detach()}, scalars)
 
     def _batch(self, count: int) -> tuple[Rays, Tensor]:
         """Random pixels of all images: rays in field coordinates and their uint8 colours (N, C)."""

@@ -19,6 +19,7 @@ from recon3d.errors import UserError
 
 PATTERN = "step_*.safetensors"
 KEPT = 2
+BEST = "best.safetensors"
 
 
 def write_atomic(path: Path, payload: bytes) -> None:
@@ -55,15 +56,27 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], header: dict[str, 
 
     ``header`` is any JSON value; the step and the versions of recon3d and torch are added to it.
     """
-    header = {**header, "step": step, "recon3d": recon3d.__version__, "torch": torch.__version__}
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = folder / f"step_{step:08d}.safetensors"
-    write_atomic(path, safetensors.torch.save(contiguous, metadata={"recon3d": json.dumps(header)}))
+    write(path, step, tensors, header)
     for old in sorted(folder.glob(PATTERN))[:-KEPT]:
         old.unlink(missing_ok=True)
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
     return path
+
+
+def save_best(folder: Path, step: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
+    """Write ``folder/best.safetensors``: the state that scored most, which was reached at ``step``."""
+    path = folder / BEST
+    write(path, step, tensors, header)
+    return path
+
+
+def write(path: Path, step: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """One checkpoint file, whole or not at all."""
+    header = {**header, "step": step, "recon3d": recon3d.__version__, "torch": torch.__version__}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, safetensors.torch.save(contiguous, metadata={"recon3d": json.dumps(header)}))
 
 
 def newest(folder: Path) -> Path:

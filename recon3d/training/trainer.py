@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,11 +23,25 @@ from recon3d.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
+class StepResult:
+    """What a training step tells of itself."""
+
+    terms: dict[str, Tensor]
+    """The loss is their sum; they have names, so that a NaN can be told."""
+    scalars: dict[str, float]
+    """Figures to log."""
+    score: float | None = None
+    """How good the weights were before this step's update, where the step has measured just that; more is better."""
+
+
+@dataclass(frozen=True)
 class Preview:
     """What a task shows of itself during training: images (H, W, 3) uint8 by name, and figures."""
 
     images: dict[str, np.ndarray]
     scalars: dict[str, float]
+    score: float | None = None
+    """How good the weights are, for tasks whose steps do not tell; more is better."""
 
 
 class Task(Protocol):
@@ -35,8 +49,8 @@ class Task(Protocol):
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]: ...
 
-    def training_step(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
-        """Loss, the terms it is the sum of (so that a NaN can be named), and figures to log."""
+    def training_step(self, step: int, backward: Callable[[Tensor], None]) -> StepResult:
+        """Calls ``backward(loss)`` for every part of the batch: the gradients of the parts add up."""
         ...
 
     def preview(self) -> Preview: ...
@@ -58,6 +72,15 @@ class Progress:
         by_steps = self.step / config.steps if config.steps else 0.0
         by_time = self.seconds / config.max_seconds if config.max_seconds else 0.0
         return max(by_steps, by_time)
+
+
+@dataclass
+class Best:
+    """The best state so far: after ``step`` steps. ``state`` is None where it is on the disk only."""
+
+    step: int
+    score: float
+    state: dict[str, Tensor] | None
 
 
 def learning_rate_factor(progress: Progress, config: RunConfig, optimizer: OptimizerConfig) -> float:
@@ -83,6 +106,7 @@ class Trainer:
         self.task, self.config, self.optimizer_config, self.run = task, config, optimizer, run
         self.device = device
         self.progress = Progress()
+        self.best: Best | None = None
         self.optimizer = torch.optim.Adam(
             task.parameter_groups(optimizer), betas=optimizer.betas, eps=optimizer.epsilon, fused=True
         )
@@ -93,21 +117,23 @@ class Trainer:
 
     # --- the loop ---
 
-    def train(self) -> dict[str, Any]:
+    def train(self, visit: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Train until the budget is spent or a signal asks to stop; the state is saved in both cases.
 
-        Returns the figures of the run: steps, seconds, whether it was stopped, and the last scalars.
+        ``visit`` is called with the number of finished steps after each of them; what it does is not counted as
+        training time. Returns the figures of the run: steps, seconds, whether it was stopped, the last scalars, and
+        the best score with its step where the task tells scores.
 
         Raises:
             UserError: the loss is not finite, memory ran out, or the disk is full; the last checkpoint stays.
         """
         try:
             with _summary_writer(self.run, self.progress.step) as writer:
-                return self._train(writer)
+                return self._train(writer, visit)
         except OSError as error:
             raise checkpoints.cannot_write(self.run.path, error) from None
 
-    def _train(self, writer: Any) -> dict[str, Any]:
+    def _train(self, writer: Any, visit: Callable[[int], None] | None) -> dict[str, Any]:
         writer.add_text("config", "```\n" + self.run.config_file.read_text() + "\n```")
         scalars: dict[str, float] = {}
         config, progress = self.config, self.progress
@@ -122,6 +148,8 @@ class Trainer:
                 progress.seconds += time.perf_counter() - begin
                 window_rays += scalars.get("rays", 0.0)
                 bar.update()
+                if visit is not None:
+                    visit(progress.step)
                 if progress.step % config.log_every == 0 or progress.step == 1:
                     spent = max(progress.seconds - window_seconds, 1e-9)
                     scalars["step_ms"] = 1000 * spent / (progress.step - window_step)
@@ -142,6 +170,8 @@ class Trainer:
             "stopped": progress.share(config) < 1,
             **scalars,
         }
+        if self.best is not None:
+            figures.update(best_score=self.best.score, best_step=self.best.step)
         _add_hparams(writer, config, figures)
         return figures
 
@@ -150,12 +180,12 @@ class Trainer:
         for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         try:
-            loss, terms, scalars = self.task.training_step(self.progress.step)
-            scalars["loss"] = float(loss.detach())
-            if not math.isfinite(scalars["loss"]):
-                self._refuse(terms)
             self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(loss).backward()
+            result = self.task.training_step(self.progress.step, self._backward)
+            scalars = {**result.scalars, "loss": sum(float(term) for term in result.terms.values())}
+            if not math.isfinite(scalars["loss"]):
+                self._refuse(result.terms)
+            self._keep_if_best(result.score)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         except (MemoryError, RuntimeError) as error:
@@ -167,6 +197,16 @@ class Trainer:
             ) from None
         scalars["learning_rate"] = self.base_rates[0] * factor
         return scalars
+
+    def _backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def _keep_if_best(self, score: float | None) -> None:
+        """Remember the state as it is now, if nothing scored more before."""
+        if score is None or (self.best is not None and score <= self.best.score):
+            return
+        kept = {name: value.detach().clone() for name, value in self.task.state_dict().items()}
+        self.best = Best(self.progress.step, score, kept)
 
     def _refuse(self, terms: dict[str, Tensor]) -> None:
         bad = [name for name, value in terms.items() if not _is_finite(value)] or ["loss"]
@@ -196,6 +236,11 @@ class Trainer:
             for key, value in entries.items():
                 tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
         header = {"seconds": self.progress.seconds, "scaler": self.scaler.state_dict()}
+        if self.best is not None:
+            header["best"] = [self.best.step, self.best.score]
+            if self.best.state is not None:
+                best = {f"task.{name}": value for name, value in self.best.state.items()}
+                checkpoints.save_best(self.run.checkpoints, self.best.step, best, {"score": self.best.score})
         checkpoints.save(self.run.checkpoints, self.progress.step, tensors, header)
 
     def _load(self) -> None:
@@ -210,6 +255,9 @@ class Trainer:
         if header["scaler"]:
             self.scaler.load_state_dict(header["scaler"])
         self.progress = Progress(header["step"], header["seconds"])
+        if "best" in header:
+            step, score = header["best"]
+            self.best = Best(step, score, state=None)
         self.run.forget_after(self.progress.step)
 
     # --- records ---
@@ -229,11 +277,17 @@ class Trainer:
         for name, value in preview.scalars.items():
             writer.add_scalar(f"preview/{name}", value, step)
         self.run.log({"step": step, **{f"preview_{k}": v for k, v in preview.scalars.items()}})
+        self._keep_if_best(preview.score)
 
 
-def load_task_state(task: nn.Module, run: RunFolder, device: torch.device) -> int:
-    """Fill a task from a run's newest checkpoint, without the optimiser's state; returns the step."""
-    tensors, header = checkpoints.load(checkpoints.newest(run.checkpoints), device)
+def load_task_state(task: nn.Module, run: RunFolder, device: torch.device, state: str = "last") -> int:
+    """Fill a task from a run's newest checkpoint, without the optimiser's state; returns the step.
+
+    With ``state`` "best", from the best state instead, where the run kept one.
+    """
+    best = run.checkpoints / checkpoints.BEST
+    path = best if state == "best" and best.is_file() else checkpoints.newest(run.checkpoints)
+    tensors, header = checkpoints.load(path, device)
     task.load_state_dict(_with_prefix(tensors, "task."))
     return int(header["step"])
 

@@ -62,11 +62,10 @@ def fit(task, steps, first=0):
     optimizer = torch.optim.Adam(task.parameter_groups(task.config.optimizer), betas=(0.9, 0.99), eps=1e-15)
     figures = []
     for step in range(first, first + steps):
-        loss, _, scalars = task.training_step(step)
         optimizer.zero_grad()
-        loss.backward()
+        result = task.training_step(step, torch.Tensor.backward)
         optimizer.step()
-        figures.append({"loss": float(loss.detach()), **scalars})
+        figures.append({"loss": sum(float(term) for term in result.terms.values()), **result.scalars})
     return figures
 
 
@@ -298,9 +297,10 @@ def test_from_files(tmp_path):
     task = new_task(config, CPU, torch.float32)
     assert RADIUS < task.normalizer.half_size < 2 * RADIUS
     assert (task.train_cameras.width, len(task.train_cameras)) == (32, VIEWS)
-    loss, terms, _ = task.training_step(0)
-    assert torch.isfinite(loss)
-    torch.testing.assert_close(sum(terms.values()), loss.detach())
+    losses = []
+    result = task.training_step(0, losses.append)
+    assert torch.isfinite(losses[0])
+    torch.testing.assert_close(sum(result.terms.values()), losses[0].detach())
 
 
 def test_pixels_over_a_background():

@@ -13,11 +13,11 @@ from recon3d.config import OptimizerConfig
 from recon3d.errors import UserError
 from recon3d.training import checkpoints
 from recon3d.training.run_folder import RunFolder
-from recon3d.training.trainer import Progress, learning_rate_factor
+from recon3d.training.trainer import Progress, learning_rate_factor, load_task_state
 
 from .disks import fill, grow, tiny_disk
 from .test_checkpoints import same
-from .toy import config_in, trainer_for
+from .toy import CPU, Toy, config_in, trainer_for
 
 
 def at(step, action):
@@ -294,3 +294,50 @@ def test_tensorboard_has_what_came_before_an_error(tmp_path):
     told(trainer_for(tmp_path, at(12, set_extra(math.nan))), "step 12")
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 5, 10]
+
+
+# --- the best state ---
+
+
+def scored(*scores):
+    """A hook that lets the steps score so."""
+
+    def hook(task, step):
+        task.score = scores[step]
+
+    return hook
+
+
+def test_keeps_the_best_state_beside_the_last(tmp_path):
+    trainer = trainer_for(tmp_path, hook=scored(1.0, 5.0, 2.0, 4.0), steps=4, log_every=1)
+    weights = []
+    figures = trainer.train(lambda step: weights.append(trainer.task.weight.detach().clone()))
+    assert (figures["best_score"], figures["best_step"]) == (5.0, 1)
+    run = RunFolder.open(tmp_path / "run")
+    task = Toy()
+    assert load_task_state(task, run, CPU, "best") == 1
+    torch.testing.assert_close(task.weight.detach(), weights[0], rtol=0, atol=0)  # a score is of the weights before
+    assert load_task_state(task, run, CPU) == 4
+    torch.testing.assert_close(task.weight.detach(), weights[3], rtol=0, atol=0)
+
+
+def test_the_best_state_outlives_a_resume(tmp_path):
+    trainer_for(tmp_path, hook=scored(9.0, 1.0), steps=2).train()
+    figures = trainer_for(tmp_path, hook=scored(0, 0, 3.0, 8.0), steps=4, resume=True).train()
+    assert (figures["best_score"], figures["best_step"]) == (9.0, 0)
+    assert load_task_state(Toy(), RunFolder.open(tmp_path / "run"), CPU, "best") == 0
+
+
+def test_without_scores_there_is_no_best_state(tmp_path):
+    figures = trainer_for(tmp_path).train()
+    assert "best_score" not in figures
+    assert not (tmp_path / "run" / "checkpoints" / checkpoints.BEST).exists()
+    assert load_task_state(Toy(), RunFolder.open(tmp_path / "run"), CPU, "best") == 20
+
+
+def test_parts_of_a_batch_add_up(tmp_path):
+    """A task that calls backward for each half of its batch gets the gradient of the whole."""
+    trainer = trainer_for(tmp_path)
+    trainer._backward(trainer.task.weight[:4].sum())
+    trainer._backward(2 * trainer.task.weight[4:].sum())
+    assert trainer.task.weight.grad.tolist() == [1.0] * 4 + [2.0] * 4

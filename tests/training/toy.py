@@ -8,7 +8,7 @@ from torch import nn
 
 from recon3d.config import NerfConfig, OptimizerConfig
 from recon3d.training.run_folder import RunFolder
-from recon3d.training.trainer import Preview, Trainer
+from recon3d.training.trainer import Preview, StepResult, Trainer
 
 CPU = torch.device("cpu")
 
@@ -24,6 +24,7 @@ class Toy(nn.Module):
         self.hook = hook
         self.steps, self.rates, self.previews = [], [], 0
         self.extra = 0.0
+        self.score = None
 
     def parameter_groups(self, config):
         return [
@@ -31,7 +32,7 @@ class Toy(nn.Module):
             {"params": [self.unused], "lr": config.learning_rate, "weight_decay": 0.0},
         ]
 
-    def training_step(self, step):
+    def training_step(self, step, backward):
         self.extra = torch.zeros(())
         if self.hook is not None:
             self.hook(self, step)
@@ -41,7 +42,8 @@ class Toy(nn.Module):
         fit = (self.weight - 1 - 0.1 * noise).square().mean()
         size = 0.01 * self.weight.square().mean() + self.extra
         scalars = {"psnr": -10 * math.log10(float(fit.detach())), "rays": 10.0}
-        return fit + size, {"fit": fit.detach(), "size": size.detach()}, scalars
+        backward(fit + size)
+        return StepResult({"fit": fit.detach(), "size": size.detach()}, scalars, self.score)
 
     def preview(self):
         self.previews += 1
