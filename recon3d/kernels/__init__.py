@@ -9,5 +9,6 @@ from recon3d.kernels.compositing import composite
 from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
 from recon3d.kernels.marching import march_rays
 from recon3d.kernels.mlp import relu_mlp
+from recon3d.kernels.sine import damped_sine
 
-__all__ = ["HashLayout", "composite", "hash_encode", "hash_recall", "march_rays", "relu_mlp"]
+__all__ = ["HashLayout", "composite", "damped_sine", "hash_encode", "hash_recall", "march_rays", "relu_mlp"]

@@ -134,3 +134,13 @@ PACKS = {
     "empty": [0, 0, 0],
     "one": [5],
 }
+
+
+def sine_arguments(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Arguments about zero, at it, of everyday size and up to 1000, and an incoming gradient of size one."""
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(3, 700, generator=generator, dtype=dtype) * 2 - 1
+    tiny = torch.tensor([0.0, -0.0, 1e-13, -1e-13, 1e-9, -1e-9, 1e-4, -1e-4], dtype=dtype)
+    x = torch.cat([uniform[0], uniform[1] * 20, uniform[2] * 1000, tiny])
+    grad = torch.where(torch.arange(len(x)) % 2 == 0, 1.0, -1.0).to(dtype)
+    return x, grad

@@ -15,12 +15,14 @@ from kernel_cases import (
     occupancy_blobs,
     packed_samples,
     rays_through_box,
+    sine_arguments,
 )
 from torch.testing import assert_close
 
 from recon3d.kernels.compositing import reference as compositing_reference
 from recon3d.kernels.hash_grid import reference as hash_reference
 from recon3d.kernels.marching import reference as marching_reference
+from recon3d.kernels.sine import reference as sine_reference
 
 pytestmark = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 POINTS = 140
@@ -226,3 +228,62 @@ def test_compositing_backward_of_reference(implementation):
     written = compositing_reference.composite_backward(*gradients, *samples, 1e-2)
     for value, expected in zip(written, truth[3:]):
         assert_close(value, expected, rtol=1e-10, atol=1e-12)
+
+
+def sine_run(implementation, x, grad, damping, order):
+    module = implementation.of("sine")
+    x, grad = move((x, grad), implementation.device)
+    out = [module.damped_sine(x, damping, order)]
+    if order < sine_reference.HIGHEST_ORDER:
+        out.append(module.sine_backward(grad, x, damping, order))
+    return [v.cpu() for v in out]
+
+
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+@pytest.mark.parametrize("damping", sine_reference.DAMPINGS)
+def test_sine_float32(implementation, damping, order):
+    x, grad = sine_arguments(torch.float32)
+    wide = x.double()
+    truth = [sine_reference.damped_sine(wide, damping, order)]
+    if order < sine_reference.HIGHEST_ORDER:
+        truth.append(grad.double() * sine_reference.damped_sine(wide, damping, order + 1))
+    for value, expected in zip(sine_run(implementation, x, grad, damping, order), truth, strict=True):
+        assert value.dtype == torch.float32 and value.isfinite().all()
+        scale = expected.abs().clamp_min(1)
+        if damping == "square":  # whose derivatives are differences of terms of the size of x^2
+            scale = scale.maximum(wide.square())
+        error = (value - expected).abs() / scale
+        assert error.max() < 2e-6
+
+
+@pytest.mark.parametrize("damping", sine_reference.DAMPINGS)
+def test_sine_float64(implementation, damping):
+    x, grad = sine_arguments(torch.float64)
+    value, gradient = sine_run(implementation, x, grad, damping, 1)
+    assert_close(value, sine_reference.damped_sine(x, damping, 1), rtol=1e-12, atol=1e-12)
+    assert_close(gradient, grad * sine_reference.damped_sine(x, damping, 2), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sine_in_half_precision(implementation, dtype):
+    x, grad = (v.to(dtype) for v in (torch.linspace(-30, 30, 500), torch.linspace(2, -1, 500)))
+    value, gradient = sine_run(implementation, x, grad, "sqrt", 0)
+    assert value.dtype == gradient.dtype == dtype
+    eps = torch.finfo(dtype).eps
+    assert_close(value.double(), sine_reference.damped_sine(x.double(), "sqrt"), rtol=eps, atol=1e-4)
+    truth = grad.double() * sine_reference.damped_sine(x.double(), "sqrt", 1)
+    assert_close(gradient.double(), truth, rtol=eps, atol=1e-4)
+
+
+def test_sine_of_nan_nothing_and_strided(implementation):
+    x, grad = sine_arguments(torch.float32)
+    for damping in sine_reference.DAMPINGS:
+        for order in range(4):
+            given = torch.full((20,), torch.nan)
+            assert all(v.isnan().all() for v in sine_run(implementation, given, given * 0 + 1, damping, order))
+    assert sine_run(implementation, x[:0].reshape(0, 3), grad[:0].reshape(0, 3), "sqrt", 0)[1].shape == (0, 3)
+    strided, upstream_of = x[:30].reshape(5, 6).T, grad[:30].reshape(5, 6).T
+    plain = sine_run(implementation, strided.contiguous(), upstream_of.contiguous(), "sqrt", 0)
+    for value, expected in zip(sine_run(implementation, strided, upstream_of, "sqrt", 0), plain):
+        assert value.is_contiguous()
+        assert_close(value, expected)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from kernel_cases import hash_layout
 
+from recon3d.kernels.sine import DAMPINGS
+
 triton = pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter does not compile", allow_module_level=True)
@@ -89,3 +91,13 @@ def test_compositing_compiles(compiled, channels):
     color, depth, opacity = cuda.composite(sample, rgb, sample, sample, offsets, 1e-4)
     cuda.composite_backward(color, depth, opacity, sample, rgb, sample, sample, offsets, 1e-4)
     assert [name for name, _ in compiled] == ["_forward", "_backward"]
+
+
+@pytest.mark.parametrize("damping", DAMPINGS)
+def test_sine_compiles(compiled, damping):
+    cuda = importlib.import_module("recon3d.kernels.sine.cuda")
+    x = torch.rand(10, 3)
+    for order in range(3):
+        cuda.sine_backward(cuda.damped_sine(x.half(), damping, order), x.half(), damping, order)
+    cuda.sine_backward(x, x, damping, 0)
+    assert [name for name, _ in compiled] == ["_derivative"] * 7
