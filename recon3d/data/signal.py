@@ -68,9 +68,10 @@ class Signal:
         Audio files of floats may go beyond full scale, and then so do these.
         """
         chosen = self.values if index is None else self.values.reshape(self.points, self.channels)[index]
-        out = chosen.astype(np.float32)  # also a copy, and no memory map any more
-        out = np.asarray(out)
-        out -= np.float32((self.low + self.high) / 2)
+        out = np.asarray(chosen.astype(np.float32))  # a copy, and no memory map any more
+        centre = (self.low + self.high) / 2
+        out -= np.float32(centre)
+        out -= np.float32(centre - float(np.float32(centre)))  # counts where a narrow range lies far from zero
         out /= np.float32((self.high - self.low) / 2)
         return out
 

@@ -40,6 +40,13 @@ def test_audio_is_untouched(samples: list[float]) -> None:
     np.testing.assert_array_equal(signal.denormalized(values), values)
 
 
+def test_a_narrow_range_far_from_zero() -> None:
+    values = (4096 + np.array([0, 100, 201], np.float32) / 2048).reshape(1, 3, 1)  # no float32 lies in the middle
+    signal = Signal("image", values, float(values.min()), float(values.max()), 32, None, Path("a.npy"))
+    np.testing.assert_allclose(signal.normalized().ravel(), [-1, 200 / 201 - 1, 1], atol=1e-6)
+    np.testing.assert_allclose(signal.denormalized(signal.normalized()), values, atol=5e-4)
+
+
 def test_points_are_counted_row_by_row() -> None:
     signal = image()
     index = np.array([0, 8, 34, 8])
