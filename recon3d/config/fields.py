@@ -115,7 +115,8 @@ class ReluConfig:
     """ReLU network (Kaiming-uniform weights)."""
 
     skip: int | None = None
-    """Hidden layer, counted from 0, that the network's input joins again (NeRF: 4 of 8)."""
+    """Hidden layer, counted from 0, that the network's input joins again (NeRF: 4 of 8; default: the middle one of six
+    or more)."""
 
     def __post_init__(self) -> None:
         require(self.skip is None or self.skip >= 1, f"relu.skip is {self.skip}: give 1 or more")
@@ -188,9 +189,9 @@ class FusionConfig:
     """ReLU layers whose input is modulated by the encoder's output (SL2A, section 3.2)."""
 
     rank: int | None = None
-    """Rank of the hidden weights (SL2A's small variant: 32; default: full)."""
+    """Rank of the weights, the last layer's too (SL2A's small variant: 32; default: full)."""
     skips: bool = True
-    """Modulate every layer (the ablation: none after the first)."""
+    """Modulate every layer (the ablation: a plain ReLU network)."""
 
     def __post_init__(self) -> None:
         require(self.rank is None or self.rank >= 1, f"fusion.rank is {self.rank}: give 1 or more")
@@ -263,7 +264,8 @@ class FieldConfig:
     width: int | None = None
     """Width of the network (default: as published)."""
     depth: int | None = None
-    """Hidden layers; of siren and its relatives, the layers after the first."""
+    """Hidden layers. Of relu and fusion: all of them; of siren, spder, finer, gauss, wire and incode: those after the
+    first; of mfn: the products."""
     identity: IdentityConfig = IdentityConfig()
     frequency: FrequencyConfig = FrequencyConfig()
     fourier: FourierConfig = FourierConfig()

@@ -1,7 +1,7 @@
 """Encoders: what a network sees of a coordinate.
 
 Every encoder is a module with ``out_dim`` and ``forward(x: (N, d)) -> (N, out_dim)`` for x in [-1, 1]^d. A new one is a
-class here, a configuration in ``config.py`` and a line in :data:`ENCODERS`.
+class here, a configuration in ``config/fields.py`` and a line in :data:`ENCODERS`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recon3d.config import FieldConfig
-from recon3d.config.fields import FrequencyConfig, HashGridConfig
+from recon3d.config.fields import (
+    ChebyshevConfig,
+    FourierConfig,
+    FrequencyConfig,
+    HashGridConfig,
+    IdentityConfig,
+    SphericalHarmonicsConfig,
+)
+from recon3d.errors import require
+from recon3d.fields.base import Encoder
+from recon3d.fields.precision import products_as_they_are
+from recon3d.fields.standin import chebyshev_angle, cosine_series
 from recon3d.kernels import HashLayout, hash_encode, hash_recall
 
 
-class Encoder(nn.Module):
-    """Base of the encoders; ``out_dim`` is the number of features per point."""
+class Identity(Encoder):
+    """``scale`` x."""
 
-    out_dim: int
+    def __init__(self, dim: int, config: IdentityConfig) -> None:
+        super().__init__()
+        self.out_dim, self.scale = dim, config.scale
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
-        raise NotImplementedError
-
-    def recall(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
-        """``forward(x)`` where its ``values`` are known already, from a pass without gradients; x is constant."""
-        return values if not any(True for _ in self.parameters()) else self(x)
+        return self.scale * x
 
 
 class HashGrid(Encoder):
@@ -38,6 +47,9 @@ class HashGrid(Encoder):
 
     def __init__(self, dim: int, config: HashGridConfig) -> None:
         super().__init__()
+        require(
+            1 <= dim <= 4, f"field.encoder hash_grid takes 1 to 4 dimensions, not {dim}: choose another field.encoder"
+        )
         self.layout = HashLayout.build(
             dim, config.levels, config.features, config.log2_size, config.coarsest, config.finest
         )
@@ -68,10 +80,92 @@ class Frequency(Encoder):
         return torch.cat([x, phase.sin(), phase.cos()], dim=-1)
 
 
+class Fourier(Encoder):
+    """cos and sin of 2 pi B x with B (features, d) drawn from N(0, sigma^2) (Tancik et al. 2020, section 6)."""
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, config: FourierConfig) -> None:
+        super().__init__()
+        self.out_dim = 2 * config.features
+        self.register_buffer("frequencies", config.sigma * torch.randn(config.features, dim))
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
+        with products_as_they_are(x.device):
+            phase = 2 * torch.pi * x.to(self.frequencies.dtype) @ self.frequencies.t()
+        return torch.cat([phase.cos(), phase.sin()], dim=-1)
+
+
+class Chebyshev(Encoder):
+    """SL2A's learnable activation block (section 3.1): LayerNorm of sum_{i,k} a_{i,o,k} T_k(tanh x_i), k = 0 .. degree.
+
+    The paper's sum begins at k = 1, its code's at 0: a bias for every output. T_k(tanh x) = cos(k theta) with
+    theta = arccos(tanh x), made without arccos, whose slope at 1 is infinite. Coefficients (d, width, degree + 1) start
+    Xavier-uniform.
+    """
+
+    def __init__(self, dim: int, config: ChebyshevConfig) -> None:
+        super().__init__()
+        assert config.width
+        self.out_dim = config.width
+        self.coefficients = nn.Parameter(torch.empty(dim, config.width, config.degree + 1))
+        nn.init.xavier_uniform_(self.coefficients)
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
+        with products_as_they_are(x.device):
+            theta = chebyshev_angle(x.to(self.coefficients.dtype))
+            return self.norm(cosine_series(theta, self.coefficients))
+
+
+class SphericalHarmonics(Encoder):
+    """Real spherical harmonics of the direction of x."""
+
+    def __init__(self, dim: int, config: SphericalHarmonicsConfig) -> None:
+        super().__init__()
+        require(
+            dim == 3, f"field.encoder spherical_harmonics takes 3 dimensions, not {dim}: choose another field.encoder"
+        )
+        self.degree, self.out_dim = config.degree, config.degree**2
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
+        return spherical_harmonics(nn.functional.normalize(x, dim=-1), self.degree)
+
+
+class Chain(Encoder):
+    """Encoders, each on the output of the one before."""
+
+    def __init__(self, links: list[Encoder]) -> None:
+        super().__init__()
+        self.links = nn.ModuleList(links)
+        self.out_dim = links[-1].out_dim
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
+        for link in self.links:
+            x = link(x)
+        return x
+
+
 ENCODERS: dict[str, Callable[[int, FieldConfig], Encoder]] = {
-    "hash_grid": lambda dim, config: HashGrid(dim, config.hash_grid),
+    "identity": lambda dim, config: Identity(dim, config.identity),
     "frequency": lambda dim, config: Frequency(dim, config.frequency),
+    "fourier": lambda dim, config: Fourier(dim, config.fourier),
+    "hash_grid": lambda dim, config: HashGrid(dim, config.hash_grid),
+    "chebyshev": lambda dim, config: Chebyshev(dim, config.chebyshev),
+    "spherical_harmonics": lambda dim, config: SphericalHarmonics(dim, config.spherical_harmonics),
 }
+
+
+def build_encoder(config: FieldConfig, dim: int) -> Encoder:
+    """The encoder of a resolved configuration for coordinates of ``dim`` dimensions: one, or a chain of several.
+
+    Raises:
+        UserError: one that does not take so many dimensions.
+    """
+    links: list[Encoder] = []
+    for name in config.encoder:
+        links.append(ENCODERS[name](links[-1].out_dim if links else dim, config))
+    return links[0] if len(links) == 1 else Chain(links)
 
 
 def spherical_harmonics(directions: Float[Tensor, "n 3"], degree: int) -> Float[Tensor, "n k"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -10,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from recon3d.config import RadianceFieldConfig
-from recon3d.fields.encoders import ENCODERS, spherical_harmonics
-from recon3d.fields.networks import MLP
+from recon3d.fields.encoders import build_encoder, spherical_harmonics
+from recon3d.fields.networks import MLP, build_network
+from recon3d.fields.precision import products_in
 
 
 class TruncatedExp(torch.autograd.Function):
@@ -28,19 +28,13 @@ class TruncatedExp(torch.autograd.Function):
         return grad * torch.exp(x.clamp(max=15.0))
 
 
-def products_in(precision: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Inside, matrix products are made in ``precision``; float32 means as they are."""
-    if precision == torch.float32:
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=precision)
-
-
 class RadianceField(nn.Module):
     """Encoder -> density network -> (log density, features); direction and features -> colour network -> RGB.
 
     Lives on [-1, 1]^3; densities are per unit of field length, colours in [0, 1]. Architecture: Müller et al. 2022,
-    section 5.4; with the frequency encoder and its 8 x 256 network, Mildenhall et al. 2020. The networks' products are
-    made in ``precision``, on any device; what comes out is float32.
+    section 5.4; with the frequency encoder and its 8 x 256 network, Mildenhall et al. 2020. The colour network is a
+    ReLU network, whatever the density network is. The networks' products are made in ``precision``, on any device;
+    what comes out is float32.
     """
 
     def __init__(self, config: RadianceFieldConfig, precision: torch.dtype = torch.float32) -> None:
@@ -48,14 +42,14 @@ class RadianceField(nn.Module):
         self.precision = precision
         assert config.width and config.depth and config.color_width and config.color_depth
         self.degree = config.direction_degree
-        self.encoder = ENCODERS[config.encoder[0]](3, config)
-        skip = config.depth // 2 if config.depth >= 6 else None
-        deep = config.depth > 2
-        self.density_network = MLP(
-            self.encoder.out_dim, config.geometry_features, config.width, config.depth, skip, bias=deep
-        )
+        self.encoder = build_encoder(config, 3)
+        self.density_network = build_network(config, self.encoder.out_dim, config.geometry_features)
         self.color_network = MLP(
-            self.degree**2 + config.geometry_features, 3, config.color_width, config.color_depth, bias=deep
+            self.degree**2 + config.geometry_features,
+            3,
+            config.color_width,
+            config.color_depth,
+            bias=config.depth > 2,
         )
 
     def encode(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:

@@ -1,0 +1,108 @@
+"""Activations: functions of a layer's pre-activation z = W x + b that know how such a layer is initialised.
+
+Periodic activations owe their success to the initial weights as much as to the function, so the two are kept together.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from recon3d.config.fields import Damping
+from recon3d.kernels import damped_sine
+
+Place = Literal["first", "hidden", "last"]
+"""Where a layer stands: the first makes the first pre-activation, the last makes the network's output."""
+
+
+class Activation(nn.Module):
+    """Base of the activations.
+
+    ``exact``: the function magnifies errors of z, which must then not be made in less than float32.
+    """
+
+    exact = True
+
+    def forward(self, z: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
+        raise NotImplementedError
+
+    def initialise(self, layer: nn.Linear, place: Place) -> None:
+        """Initial weights and biases of a network's ``layer`` at ``place``."""
+        raise NotImplementedError
+
+
+class Relu(Activation):
+    """max(0, z); Kaiming-uniform weights, biases 0."""
+
+    exact = False
+
+    def forward(self, z: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
+        return torch.relu(z)
+
+    def initialise(self, layer: nn.Linear, place: Place) -> None:
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+class DampedSine(Activation):
+    """sin(omega z) d(omega z): SIREN's without damping (Sitzmann et al. 2020), SPDER's with (equation 1).
+
+    The damping sees the multiplied argument: the reading of SPDER's text that reproduces its figures.
+    """
+
+    def __init__(self, omega: float, damping: Damping = "none", gain: float = 1.0) -> None:
+        super().__init__()
+        self.omega, self.damping, self.gain = omega, damping, gain
+
+    def forward(self, z: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
+        return damped_sine(self.omega * z, self.damping)
+
+    def initialise(self, layer: nn.Linear, place: Place) -> None:
+        initialise_for_sine(layer, place, self.omega, self.gain)
+
+
+class Finer(Activation):
+    """sin(omega (|z| + 1) z), the factor |z| + 1 without a gradient (Liu et al. 2024, equation 3).
+
+    Weights as SIREN's; the first layer's biases are drawn from U(-first_bias, first_bias) where that is given.
+    """
+
+    def __init__(self, omega: float, gain: float = 1.0, first_bias: float | None = None) -> None:
+        super().__init__()
+        self.omega, self.gain, self.first_bias = omega, gain, first_bias
+
+    def forward(self, z: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
+        return damped_sine(self.omega * (z.detach().abs() + 1) * z, "none")
+
+    def initialise(self, layer: nn.Linear, place: Place) -> None:
+        initialise_for_sine(layer, place, self.omega, self.gain)
+        if place == "first" and self.first_bias is not None:
+            nn.init.uniform_(layer.bias, -self.first_bias, self.first_bias)
+
+
+class Gauss(Activation):
+    """exp(-(scale z)^2) (Ramasinghe and Lucey 2022); layers start as torch makes them."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, z: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
+        return torch.exp(-((self.scale * z) ** 2))
+
+    def initialise(self, layer: nn.Linear, place: Place) -> None:
+        pass
+
+
+def initialise_for_sine(layer: nn.Linear, place: Place, omega: float, gain: float = 1.0) -> None:
+    """Weights of a layer with n inputs as SIREN's (Sitzmann et al. 2020, section 3.2): U(-1/n, 1/n) in the first layer,
+    U(-r, r) with r = sqrt(6/n) / omega after it, the hidden ones times ``gain``. Biases stay as torch makes them."""
+    inputs = layer.in_features
+    bound = 1 / inputs if place == "first" else math.sqrt(6 / inputs) / omega
+    bound *= gain if place == "hidden" else 1.0
+    nn.init.uniform_(layer.weight, -bound, bound)

@@ -1,0 +1,36 @@
+"""What encoders and networks promise to fields."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """Base of the encoders; ``out_dim`` is the number of features per point."""
+
+    out_dim: int
+
+    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
+        raise NotImplementedError
+
+    def recall(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
+        """``forward(x)`` where its ``values`` are known already, from a pass without gradients; x is constant."""
+        return values if not any(True for _ in self.parameters()) else self(x)
+
+
+class Network(nn.Module):
+    """Base of the networks: features (N, ``in_dim``) to values (N, ``out_dim``)."""
+
+    in_dim: int
+    out_dim: int
+
+    def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
+        raise NotImplementedError
+
+    def observe(self, signal: Float[Tensor, "c ..."]) -> None:
+        """See the measured signal (C, *grid), in [-1, 1], before training; most networks need not."""
+
+    def penalty(self) -> Float[Tensor, ""] | None:
+        """A regulariser to add to the loss, or None."""
+        return None
