@@ -35,6 +35,7 @@ class NerfTask(nn.Module):
     ``box`` and ``allowed`` come from the data when a run starts (:meth:`from_data`) and from the checkpoint afterwards.
     """
 
+    unit = "rays"
     box: Float[Tensor, "4"]
     rays_per_step: Tensor
 

@@ -62,7 +62,8 @@ class RunFolder:
         Raises:
             UserError: a run of that name exists, and the configuration does not say to overwrite it.
         """
-        run = RunFolder(config.out / (config.name or f"{preset}-{config.data.resolve().name}"))
+        data = config.data.resolve()
+        run = RunFolder(config.out / (config.name or f"{preset}-{data.name if data.is_dir() else data.stem}"))
         if run.config_file.exists() and not config.overwrite:
             raise UserError(
                 f"{run.path}: a run of this name exists; resume it (recon3d resume {run.path}), "

@@ -47,6 +47,9 @@ class Preview:
 class Task(Protocol):
     """What the trainer needs of a task: a module (its state is what a checkpoint keeps) with these methods."""
 
+    unit: str
+    """What the steps' scalars count the work by: rays, points."""
+
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]: ...
 
     def training_step(self, step: int, backward: Callable[[Tensor], None]) -> StepResult:
@@ -138,7 +141,8 @@ class Trainer:
         scalars: dict[str, float] = {}
         config, progress = self.config, self.progress
         bar = tqdm(total=config.steps, initial=progress.step, unit="step", dynamic_ncols=True, leave=True)
-        window_step, window_seconds, window_rays = progress.step, progress.seconds, 0.0
+        unit = self.task.unit
+        window_step, window_seconds, window_work = progress.step, progress.seconds, 0.0
         saved_at = -1
         with _stop_requests() as stopped, bar:
             while progress.share(config) < 1 and not stopped:
@@ -146,17 +150,17 @@ class Trainer:
                 scalars = self._step()
                 progress.step += 1
                 progress.seconds += time.perf_counter() - begin
-                window_rays += scalars.get("rays", 0.0)
+                window_work += scalars.get(unit, 0.0)
                 bar.update()
                 if visit is not None:
                     visit(progress.step)
                 if progress.step % config.log_every == 0 or progress.step == 1:
                     spent = max(progress.seconds - window_seconds, 1e-9)
                     scalars["step_ms"] = 1000 * spent / (progress.step - window_step)
-                    scalars["rays_per_second"] = window_rays / spent
-                    window_step, window_seconds, window_rays = progress.step, progress.seconds, 0.0
+                    scalars[f"{unit}_per_second"] = window_work / spent
+                    window_step, window_seconds, window_work = progress.step, progress.seconds, 0.0
                     self._log(writer, scalars)
-                    bar.set_postfix_str(_postfix(scalars, progress, config))
+                    bar.set_postfix_str(_postfix(scalars, unit, progress, config))
                 if progress.step % config.preview_every == 0:
                     self._preview(writer)
                 if progress.step % config.checkpoint_every == 0:
@@ -192,7 +196,8 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             raise UserError(
-                f"out of memory at step {self.progress.step} on {self.device}: lower --samples or raise --downscale; "
+                f"out of memory at step {self.progress.step} on {self.device}: give smaller batches or smaller images "
+                "(nerf: --samples, --downscale; image, audio, video: --batch, --chunk); "
                 "the last checkpoint is intact"
             ) from None
         scalars["learning_rate"] = self.base_rates[0] * factor
@@ -337,12 +342,13 @@ def _add_hparams(writer: Any, config: RunConfig, figures: dict[str, Any]) -> Non
     writer.add_hparams(flat, numbers, run_name=".")
 
 
-def _postfix(scalars: dict[str, float], progress: Progress, config: RunConfig) -> str:
+def _postfix(scalars: dict[str, float], unit: str, progress: Progress, config: RunConfig) -> str:
     parts = []
     if "psnr" in scalars:
         parts.append(f"{scalars['psnr']:.2f} dB")
-    if "rays_per_second" in scalars:
-        parts.append(f"{scalars['rays_per_second'] / 1000:.0f}k rays/s")
+    rate = scalars.get(f"{unit}_per_second")
+    if rate is not None:
+        parts.append(f"{rate / 1000:.0f}k {unit}/s")
     share = progress.share(config)
     if share > 0:
         parts.append(f"{progress.seconds * (1 - share) / share:.0f} s left")

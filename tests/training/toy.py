@@ -16,6 +16,8 @@ CPU = torch.device("cpu")
 class Toy(nn.Module):
     """Fits a vector to noisy targets that are drawn anew at every step; ``hook(task, step)`` may do mischief."""
 
+    unit = "rays"
+
     def __init__(self, hook=None):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(8))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recon3d.data.audio_files import read_audio
-from recon3d.export.pictures import line_plot, spectrogram_picture, waveform_picture
+from recon3d.metrics.pictures import line_plot, spectrogram_picture, waveform_picture
 
 RATE = 16000.0
 
