@@ -6,9 +6,20 @@ shapes and its gradient. Torch's dispatcher picks the implementation from the de
 """
 
 from recon3d.kernels.compositing import composite
+from recon3d.kernels.cosine_series import chebyshev_angle, cosine_series
 from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
 from recon3d.kernels.marching import march_rays
 from recon3d.kernels.mlp import relu_mlp
 from recon3d.kernels.sine import damped_sine
 
-__all__ = ["HashLayout", "composite", "damped_sine", "hash_encode", "hash_recall", "march_rays", "relu_mlp"]
+__all__ = [
+    "HashLayout",
+    "chebyshev_angle",
+    "composite",
+    "cosine_series",
+    "damped_sine",
+    "hash_encode",
+    "hash_recall",
+    "march_rays",
+    "relu_mlp",
+]
