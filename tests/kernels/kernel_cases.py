@@ -144,3 +144,18 @@ def sine_arguments(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     x = torch.cat([uniform[0], uniform[1] * 20, uniform[2] * 1000, tiny])
     grad = torch.where(torch.arange(len(x)) % 2 == 0, 1.0, -1.0).to(dtype)
     return x, grad
+
+
+# Cosine series: rows, inputs, width, terms.
+COSINE_SHAPES = [(0, 2, 3, 5), (1, 1, 1, 1), (70, 1, 4, 32), (130, 3, 8, 33), (65, 2, 70, 129)]
+
+
+def cosine_inputs(rows: int, dim: int, width: int, terms: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Angles from 0 to pi with both ends, weights of them, coefficients, and an incoming gradient."""
+    generator = torch.Generator().manual_seed(rows + terms)
+    theta = torch.rand(rows, dim, generator=generator, dtype=dtype) * torch.pi
+    theta[:1], theta[1:2] = 0, torch.pi
+    weight = torch.randn(rows, dim, generator=generator, dtype=dtype)
+    coefficients = torch.randn(dim, width, terms, generator=generator, dtype=dtype) / terms
+    grad = torch.randn(rows, width, generator=generator, dtype=dtype)
+    return theta, weight, coefficients, grad

@@ -101,3 +101,14 @@ def test_sine_compiles(compiled, damping):
         cuda.sine_backward(cuda.damped_sine(x.half(), damping, order), x.half(), damping, order)
     cuda.sine_backward(x, x, damping, 0)
     assert [name for name, _ in compiled] == ["_derivative"] * 7
+
+
+@pytest.mark.parametrize("order", [0, 3])
+def test_cosine_series_compiles(compiled, order):
+    cuda = importlib.import_module("recon3d.kernels.cosine_series.cuda")
+    theta, coefficients, grad = torch.rand(100, 2), torch.rand(2, 70, 513), torch.rand(100, 70)
+    cuda.series(theta, None, coefficients, order)
+    cuda.coefficients(theta, theta, grad, 513, order)
+    cuda.angles(theta, coefficients, grad, order)
+    assert [name for name, _ in compiled] == ["_series", "_coefficients", "_angles"]
+    assert all("mma" in ptx for _, ptx in compiled)

@@ -1,7 +1,4 @@
-"""Learnable cosine (Chebyshev) series as torch ops that are closed under differentiation; see ``reference.py``.
-
-On CUDA the features are made in plain torch, a block of rows at a time; a fused kernel is to come.
-"""
+"""Learnable cosine (Chebyshev) series as torch ops that are closed under differentiation; see ``reference.py``."""
 
 from __future__ import annotations
 
@@ -99,6 +96,12 @@ _angles.register_autograd(_angles_gradient, setup_context=_save_angles)
 _series.register_kernel("cpu")(cpu.series)
 _coefficients.register_kernel("cpu")(cpu.coefficients)
 _angles.register_kernel("cpu")(cpu.angles)
+if torch.cuda.is_available():
+    from recon3d.kernels.cosine_series import cuda
+
+    _series.register_kernel("cuda")(cuda.series)
+    _coefficients.register_kernel("cuda")(cuda.coefficients)
+    _angles.register_kernel("cuda")(cuda.angles)
 
 
 def cosine_series(

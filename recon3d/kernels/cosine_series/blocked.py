@@ -1,4 +1,4 @@
-"""The cosine series in plain torch, a block of rows at a time: for CUDA, and for float64 on the CPU.
+"""The cosine series in plain torch, a block of rows at a time: for float64, and for devices without an implementation.
 
 It never holds more than ``FEATURES_AT_ONCE`` features. See ``reference.py`` for the conventions.
 """
