@@ -120,10 +120,10 @@ class Trainer:
 
     # --- the loop ---
 
-    def train(self, visit: Callable[[int], None] | None = None) -> dict[str, Any]:
+    def train(self, visit: Callable[[int, dict[str, float]], None] | None = None) -> dict[str, Any]:
         """Train until the budget is spent or a signal asks to stop; the state is saved in both cases.
 
-        ``visit`` is called with the number of finished steps after each of them; what it does is not counted as
+        ``visit`` is called after every step with the number of finished steps and the step's figures; it is not counted as
         training time. Returns the figures of the run: steps, seconds, whether it was stopped, the last scalars, and
         the best score with its step where the task tells scores.
 
@@ -136,7 +136,7 @@ class Trainer:
         except OSError as error:
             raise checkpoints.cannot_write(self.run.path, error) from None
 
-    def _train(self, writer: Any, visit: Callable[[int], None] | None) -> dict[str, Any]:
+    def _train(self, writer: Any, visit: Callable[[int, dict[str, float]], None] | None) -> dict[str, Any]:
         writer.add_text("config", "```\n" + self.run.config_file.read_text() + "\n```")
         scalars: dict[str, float] = {}
         config, progress = self.config, self.progress
@@ -153,7 +153,7 @@ class Trainer:
                 window_work += scalars.get(unit, 0.0)
                 bar.update()
                 if visit is not None:
-                    visit(progress.step)
+                    visit(progress.step, scalars)
                 if progress.step % config.log_every == 0 or progress.step == 1:
                     spent = max(progress.seconds - window_seconds, 1e-9)
                     scalars["step_ms"] = 1000 * spent / (progress.step - window_step)

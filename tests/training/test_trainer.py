@@ -311,7 +311,7 @@ def scored(*scores):
 def test_keeps_the_best_state_beside_the_last(tmp_path):
     trainer = trainer_for(tmp_path, hook=scored(1.0, 5.0, 2.0, 4.0), steps=4, log_every=1)
     weights = []
-    figures = trainer.train(lambda step: weights.append(trainer.task.weight.detach().clone()))
+    figures = trainer.train(lambda step, scalars: weights.append(trainer.task.weight.detach().clone()))
     assert (figures["best_score"], figures["best_step"]) == (5.0, 1)
     run = RunFolder.open(tmp_path / "run")
     task = Toy()
