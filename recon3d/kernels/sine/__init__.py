@@ -14,12 +14,12 @@ __all__ = ["DAMPINGS", "damped_sine"]
 
 @torch.library.custom_op("recon3d::damped_sine", mutates_args=())
 def _sine(x: Tensor, damping: str, order: int) -> Tensor:
-    return reference.damped_sine(x, damping, order).contiguous()
+    return reference.damped_sine(x, damping, order)
 
 
 @torch.library.custom_op("recon3d::damped_sine_backward", mutates_args=())
 def _backward(grad: Tensor, x: Tensor, damping: str, order: int) -> Tensor:
-    return reference.sine_backward(grad, x, damping, order).contiguous()
+    return reference.sine_backward(grad, x, damping, order)
 
 
 @_sine.register_fake

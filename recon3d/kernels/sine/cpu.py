@@ -217,21 +217,23 @@ def _flat(x: Tensor) -> np.ndarray:
 def _run(x: Tensor, grad: Tensor | None, damping: str, order: int) -> Tensor:
     kernel = _kernel(_KINDS[damping], order, grad is not None)
     out = torch.empty_like(x, dtype=torch.float32, memory_format=torch.contiguous_format)
-    source = _flat(x)
+    source, target = _flat(x), _flat(out)
     incoming = source if grad is None else _flat(grad)
-    target = out.view(-1).numpy()
-    parts = max(1, min(torch.get_num_threads(), len(source) // GRAIN))
-    run_parallel(kernel, [(a, b, source, incoming, target) for a, b in spans(len(source), parts)])
-    return out.to(x.dtype)
+    parts = min(torch.get_num_threads(), len(source) // GRAIN)
+    if parts <= 1:
+        kernel(0, len(source), source, incoming, target)
+    else:
+        run_parallel(kernel, [(a, b, source, incoming, target) for a, b in spans(len(source), parts)])
+    return out if x.dtype == torch.float32 else out.to(x.dtype)
 
 
 def damped_sine(x: Tensor, damping: str, order: int) -> Tensor:
     if x.dtype == torch.float64:
-        return reference.damped_sine(x, damping, order).contiguous()
+        return reference.damped_sine(x, damping, order)
     return _run(x, None, damping, order)
 
 
 def sine_backward(grad: Tensor, x: Tensor, damping: str, order: int) -> Tensor:
     if x.dtype == torch.float64:
-        return reference.sine_backward(grad, x, damping, order).contiguous()
+        return reference.sine_backward(grad, x, damping, order)
     return _run(x, grad, damping, order + 1)

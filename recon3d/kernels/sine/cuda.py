@@ -108,11 +108,11 @@ def _run(x: Tensor, grad: Tensor | None, damping: str, order: int) -> Tensor:
 
 def damped_sine(x: Tensor, damping: str, order: int) -> Tensor:
     if x.dtype == torch.float64:
-        return reference.damped_sine(x, damping, order).contiguous()
+        return reference.damped_sine(x, damping, order)
     return _run(x, None, damping, order)
 
 
 def sine_backward(grad: Tensor, x: Tensor, damping: str, order: int) -> Tensor:
     if x.dtype == torch.float64:
-        return reference.sine_backward(grad, x, damping, order).contiguous()
+        return reference.sine_backward(grad, x, damping, order)
     return _run(x, grad, damping, order + 1)

@@ -84,10 +84,10 @@ def damped_sine(x: Tensor, damping: str, order: int = 0) -> Tensor:
     total = torch.zeros_like(wide)
     for i in range(order + 1):
         total = total + math.comb(order, i) * waves[order - i] * d[i]
-    return total.to(x.dtype)
+    return total.to(x.dtype).contiguous()
 
 
 def sine_backward(grad: Tensor, x: Tensor, damping: str, order: int) -> Tensor:
     """The gradient of x where ``grad`` is that of ``damped_sine(x, damping, order)``."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return (grad.to(wide.dtype) * damped_sine(wide, damping, order + 1)).to(x.dtype)
+    return (grad.to(wide.dtype) * damped_sine(wide, damping, order + 1)).to(x.dtype).contiguous()
