@@ -21,6 +21,7 @@ COMMANDS = {
     "render": "render a camera path of a run to a video",
     "export": "export a mesh from a run",
     "data": "make data: the embedded toy scene",
+    "bench": "reproduce a paper's table: recon3d bench spder-image",
     "doctor": "what this machine has and what recon3d would use",
 }
 

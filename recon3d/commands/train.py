@@ -1,4 +1,4 @@
-"""recon3d train PRESET --data ...: train a field into a run folder."""
+"""recon3d train PRESET DATA: train a field into a run folder."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from recon3d.errors import UserError
 def main(args: list[str]) -> dict[str, Any]:
     names = ", ".join(preset_names())
     if not args or args[0] in ("-h", "--help"):
-        print(f"usage: recon3d train PRESET [options]\n\nPRESET is one of: {names}; or the path of a YAML file.")
+        print(f"usage: recon3d train PRESET DATA [options]\n\nPRESET is one of: {names}; or the path of a YAML file.")
         print("recon3d train PRESET --help shows the options.")
         raise SystemExit(0)
     if args[0].startswith("-"):
-        raise UserError(f"train: name a preset first: recon3d train PRESET [options] (there are: {names})")
+        raise UserError(f"train: name a preset first: recon3d train PRESET DATA [options] (there are: {names})")
+    if len(args) > 1 and not args[1].startswith("-"):
+        args = [args[0], "--data", *args[1:]]
     preset, config = parse(args)
 
     from recon3d.tasks import new_task

@@ -141,7 +141,7 @@ class SirenConfig:
 
 @dataclass(frozen=True)
 class SpderConfig(SirenConfig):
-    """sin(z) d(z), z = omega (W x + b) (SPDER, equation 1); weights as SIREN's."""
+    """sin(z) d(z), z = omega (W x + b) (SPDER, equation 3); weights as SIREN's."""
 
     damping: Damping = "sqrt"
     """d: sqrt |z| (images), arctan z (audio), log |z|, sqrt relu z; the ablation: none, identity, relu, square."""

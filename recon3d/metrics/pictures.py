@@ -95,6 +95,29 @@ def line_plot(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def heat_map(
+    values: Float[np.ndarray, "rows columns"],
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    span: tuple[float, float],
+    limits: tuple[float, float],
+) -> UInt8[np.ndarray, "600 960 3"]:
+    """Values as colours between ``limits``, row 0 at the bottom; ``span`` is what the columns cover."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_PLOT_SIZE, dpi=_DOTS, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    extent = (*span, -0.5, len(values) - 0.5)
+    image = axes.imshow(values, aspect="auto", origin="lower", extent=extent, vmin=limits[0], vmax=limits[1])
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    figure.colorbar(image)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def _power(samples: Float[np.ndarray, " t"], rate: float) -> Float[np.ndarray, "256 w"]:
     """Power of the short-time Fourier transform, averaged to 256 rows (lowest frequency first) and <= 1024 columns."""
     size = max(2 * _HEIGHT, 2 ** round(math.log2(max(_WINDOW * rate, 1))))

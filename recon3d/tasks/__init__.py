@@ -6,21 +6,28 @@ import torch
 
 from recon3d.config import RunConfig, task_of
 from recon3d.tasks.nerf import NerfTask
+from recon3d.tasks.signal import SignalTask
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import load_task_state
 
-TASK_CLASSES = {"nerf": NerfTask}
+TASK_CLASSES: dict[str, type[NerfTask] | type[SignalTask]] = {
+    "nerf": NerfTask,
+    "image": SignalTask,
+    "audio": SignalTask,
+    "video": SignalTask,
+}
 
 
-def new_task(config: RunConfig, device: torch.device, precision: torch.dtype) -> NerfTask:
+def new_task(config: RunConfig, device: torch.device, precision: torch.dtype) -> NerfTask | SignalTask:
     """The task of a new run; reads its data."""
     return TASK_CLASSES[task_of(config)].from_data(config, device, precision)  # type: ignore[arg-type]
 
 
 def restore_task(
-    config: RunConfig, run: RunFolder, device: torch.device, precision: torch.dtype
-) -> tuple[NerfTask, int]:
-    """The task of a run as its newest checkpoint has it, without its training data, and the step."""
+    config: RunConfig, run: RunFolder, device: torch.device, precision: torch.dtype, state: str = "last"
+) -> tuple[NerfTask | SignalTask, int]:
+    """The task of a run as a checkpoint has it, without its training data, and the step: the newest checkpoint, or
+    with ``state`` "best" the best one where the run kept one."""
     task = TASK_CLASSES[task_of(config)](config, device, precision)  # type: ignore[arg-type]
-    step = load_task_state(task, run, device)
+    step = load_task_state(task, run, device, state)
     return task.eval(), step
