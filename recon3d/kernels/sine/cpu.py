@@ -23,7 +23,7 @@ from recon3d.kernels.sine import reference
 from recon3d.kernels.sine.reference import DAMPINGS, SMALLEST
 from recon3d.kernels.threads import run_parallel, spans
 
-GRAIN = 65536  # elements that are worth waking a worker for
+GRAIN = 2**19  # elements that are worth waking a worker for: 150 microseconds of work
 
 _F = np.float32
 _I = np.int32
