@@ -24,8 +24,7 @@ from recon3d.config.fields import (
 from recon3d.errors import require
 from recon3d.fields.base import Encoder
 from recon3d.fields.precision import products_as_they_are
-from recon3d.fields.standin import chebyshev_angle, cosine_series
-from recon3d.kernels import HashLayout, hash_encode, hash_recall
+from recon3d.kernels import HashLayout, chebyshev_angle, cosine_series, hash_encode, hash_recall
 
 
 class Identity(Encoder):
@@ -81,7 +80,7 @@ class Frequency(Encoder):
 
 
 class Fourier(Encoder):
-    """cos and sin of 2 pi B x with B (features, d) drawn from N(0, sigma^2) (Tancik et al. 2020, section 6)."""
+    """cos and sin of 2 pi B x with B (features, d) drawn from N(0, sigma^2) (Tancik et al. 2020)."""
 
     frequencies: Tensor
 

@@ -17,7 +17,10 @@ from recon3d.errors import UserError
 from recon3d.fields.activations import Activation, DampedSine, Finer, Gauss, Relu
 from recon3d.fields.base import Network
 from recon3d.fields.fusion import Fusion
+from recon3d.fields.incode import Incode
+from recon3d.fields.mfn import MultiplicativeFilterNetwork
 from recon3d.fields.precision import products_as_they_are
+from recon3d.fields.wire import Wire
 from recon3d.kernels import relu_mlp
 
 
@@ -121,13 +124,31 @@ def _fusion(config: FieldConfig, in_dim: int, out_dim: int) -> Network:
     return Fusion(in_dim, out_dim, config.depth, config.fusion)
 
 
+def _wire(config: FieldConfig, in_dim: int, out_dim: int) -> Network:
+    assert config.width and config.depth
+    return Wire(in_dim, out_dim, config.width, config.depth, config.wire)
+
+
+def _mfn(config: FieldConfig, in_dim: int, out_dim: int) -> Network:
+    assert config.width and config.depth
+    return MultiplicativeFilterNetwork(in_dim, out_dim, config.width, config.depth, config.mfn)
+
+
+def _incode(config: FieldConfig, in_dim: int, out_dim: int) -> Network:
+    assert config.width and config.depth
+    return Incode(in_dim, out_dim, config.width, config.depth, config.incode)
+
+
 NETWORKS: dict[str, Callable[[FieldConfig, int, int], Network]] = {
     "relu": _relu,
     "siren": _siren,
     "spder": _spder,
     "finer": _finer,
     "gauss": lambda config, i, o: _after_the_first(config, i, o, Gauss(config.gauss.scale)),
+    "wire": _wire,
     "fusion": _fusion,
+    "mfn": _mfn,
+    "incode": _incode,
 }
 
 

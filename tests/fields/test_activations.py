@@ -57,6 +57,7 @@ def test_finer_values_and_its_detached_factor():
 def test_gauss_values():
     z = torch.linspace(-0.2, 0.2, 41, dtype=torch.float64)[:, None]
     torch.testing.assert_close(Gauss(30.0)(z), torch.exp(-900 * z * z))
+    assert 0 < float(Gauss(30.0)(torch.tensor([[9.0]]))) < 1e-34
 
 
 @pytest.mark.parametrize(

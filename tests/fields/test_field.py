@@ -1,6 +1,7 @@
 """Fields: every pair of encoder and network, their derivatives, their state, and what they learn."""
 
 import itertools
+import math
 import typing
 
 import pytest
@@ -161,7 +162,26 @@ def test_the_laplacian_of_a_relu_network_is_zero():
 
 # --- learning ---
 
-FLOORS = {"relu": 1, "siren": 1, "spder": 1, "finer": 1, "gauss": 1, "fusion": 1, "wire": 1, "mfn": 1, "incode": 1}
+FLOORS = {
+    "relu": 12.5,
+    "siren": 24,
+    "spder": 30,
+    "finer": 60,
+    "gauss": 30,
+    "wire": 16,
+    "fusion": 62,
+    "mfn": 55,
+    "incode": 50,
+}
+"""Two decibels under what each reaches, a little more where seeds differ."""
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -175,17 +195,19 @@ def crop():
 
 
 @pytest.mark.parametrize("network", list(NETWORKS))
-def test_learns_a_small_image(network, crop):
-    """PSNR after 100 steps of Adam on all pixels at the published rate."""
+def test_learns_a_small_image(network, crop, one_thread):
+    """The best PSNR in 100 steps of Adam on all pixels at the published rate."""
     encoder = {"fusion": "chebyshev", "relu": "frequency"}.get(network, "identity")
     config = FieldConfig(encoder=(encoder,), network=network, width=64, depth=2).resolved()
     x, target = crop
     field = make(config, 2, 1)
     field.network.observe(target.view(1, 32, 32))
     optimizer = torch.optim.Adam(field.parameters(), lr=config.published.learning_rate)
+    errors = []
     for _ in range(100):
         optimizer.zero_grad()
         error = (field(x) - target).square().mean()
         error.backward()
         optimizer.step()
-    assert 10 * float(torch.log10(4 / error.detach())) > FLOORS[network]
+        errors.append(float(error.detach()))
+    assert 10 * math.log10(4 / min(errors)) > FLOORS[network]

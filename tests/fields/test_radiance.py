@@ -1,5 +1,6 @@
 """The radiance field: what every encoder's field promises to heads, exporters and the trainer."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from recon3d.config import HashGridConfig, RadianceFieldConfig
 from recon3d.config.fields import FrequencyConfig
 from recon3d.fields.encoders import ENCODERS
+from recon3d.fields.networks import NETWORKS
 from recon3d.fields.radiance import RadianceField
 
 N = 50
@@ -148,3 +150,23 @@ def test_the_original_nerf_has_its_size():
     field = RadianceField(RadianceFieldConfig(encoder=("frequency",)).resolved())
     shapes = [tuple(p.shape) for p in field.density_network.parameters() if p.ndim == 2]
     assert shapes[:-1] == [(256, 63), *[(256, 256)] * 3, (256, 256 + 63), *[(256, 256)] * 3]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("network", list(NETWORKS))
+def test_every_network_as_the_density(network, precision, points, directions):
+    """Also through what a renderer does: encode without gradients, then the geometry of the encoded points."""
+    torch.manual_seed(0)
+    encoder = ("hash_grid", "chebyshev") if network == "fusion" else ("identity",)
+    config = dataclasses.replace(config_of("identity"), encoder=encoder, network=network, depth=2)
+    field = RadianceField(config.resolved(), precision)
+    with torch.no_grad():
+        encoded = field.encode(points)
+    sigma, features = field.geometry(points, encoded)
+    rgb = field.shade(features, directions)
+    assert (sigma.dtype, rgb.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(sigma, field.density(points), rtol=1e-5, atol=1e-6)
+    (sigma.sum() + rgb.square().sum()).backward()
+    for name, parameter in field.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
