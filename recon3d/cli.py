@@ -15,11 +15,13 @@ from recon3d import __version__
 from recon3d.errors import UserError
 
 COMMANDS = {
-    "train": "train a field on photographs: recon3d train nerf --data FOLDER",
+    "train": "train a field: recon3d train nerf FOLDER, recon3d train image FILE (audio, video)",
+    "fit-many": "a run for every file of a folder, and a table: recon3d fit-many image FOLDER",
     "resume": "continue a stopped run",
-    "eval": "render the held-out views of a run and measure them",
-    "render": "render a camera path of a run to a video",
-    "export": "export a mesh from a run",
+    "eval": "measure a run against its data",
+    "render": "render a run: a camera path, or an image, a sound, a video at any size or rate",
+    "export": "export a mesh, or a signal as a file of weights",
+    "decode": "sample a file of weights that export signal wrote",
     "data": "make data: the embedded toy scene",
     "bench": "reproduce a paper's table: recon3d bench spder-image",
     "doctor": "what this machine has and what recon3d would use",
@@ -56,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise UserError(f"no command {args[0]!r} (there are: {', '.join(COMMANDS)})")
-        command = importlib.import_module(f"recon3d.commands.{args[0]}")
+        command = importlib.import_module(f"recon3d.commands.{args[0].replace('-', '_')}")
         figures = command.main(args[1:])
     except UserError as error:
         if debug:

@@ -21,7 +21,12 @@ EVERY_HELP = [
     (["resume"], ["--steps", "--max-seconds"]),
     (["eval"], ["--background", "--split", "--data"]),
     (["render"], ["--path", "orbit", "--frames"]),
-    (["export"], ["mesh"]),
+    (["eval"], ["--state", "image"]),
+    (["render"], ["--scale", "--size", "--render-fps", "--rate", "--edges", "--state", "--output"]),
+    (["export"], ["mesh", "signal"]),
+    (["export", "signal"], ["--precision", "--state", "--output"]),
+    (["decode"], ["--output", "--scale", "--size", "--rate"]),
+    (["fit-many"], ["PRESET", "FOLDER", "--jobs"]),
     (["export", "mesh"], ["--resolution", "--level", "--reference"]),
     (["data"], ["toy"]),
     (["data", "toy"], ["--out", "--size", "--train", "--test", "--seed"]),
@@ -72,7 +77,7 @@ def test_every_command_has_help(capsys, monkeypatch, command, parts):
 
 def test_every_command_is_a_module():
     for command in cli.COMMANDS:
-        assert callable(importlib.import_module(f"recon3d.commands.{command}").main)
+        assert callable(importlib.import_module(f"recon3d.commands.{command.replace('-', '_')}").main)
 
 
 def test_version(capsys):

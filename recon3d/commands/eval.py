@@ -1,83 +1,11 @@
-"""recon3d eval RUN: render the held-out views, measure them, and lay them beside the photographs."""
+"""recon3d eval RUN: measure a run against its data; how depends on the run's task."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import tyro
-
-from recon3d.commands.opened import RunOptions, opened
-
-
-@dataclass(frozen=True)
-class Eval(RunOptions):
-    """Render the held-out views of a run and write PSNR, SSIM, the images and a comparison sheet.
-
-    Whole images, composited over a plain background on both sides; the mean is over images.
-    """
-
-    split: Literal["test", "val", "train"] = "test"
-    background: Literal["white", "black"] | None = None
-    """Default: the run's eval_background."""
-    data: Path | None = None
-    """Where the data is now, if it has moved."""
+from recon3d.commands.opened import for_the_run
 
 
 def main(args: list[str]) -> dict[str, Any]:
-    options = tyro.cli(Eval, args=args, prog="recon3d eval")
-
-    import numpy as np
-    import torch
-    from tqdm import tqdm
-
-    from recon3d.data.nerf_synthetic import load_scene
-    from recon3d.metrics.image import psnr, ssim
-    from recon3d.tasks.nerf import depth_picture, gray, reference_image, to_uint8
-
-    with opened(options) as run:
-        config = run.config
-        background = options.background or config.eval_background
-        scene = load_scene(options.data or config.data, options.split, config.downscale, config.test_every)
-        cameras = scene.cameras.to(run.task.device)
-        folder = f"eval_{options.split}"
-        views, rows = [], []
-        begin = time.perf_counter()
-        rendering = 0.0
-        with tqdm(range(len(scene)), unit="view", desc="eval") as bar:
-            for index in bar:
-                started = time.perf_counter()
-                view = run.task.render_view(cameras, index, background)
-                rendering += time.perf_counter() - started
-                truth = reference_image(scene, index, background).to(run.task.device)
-                color = view["color"].float()
-                scores = {"psnr": float(psnr(color, truth)), "ssim": float(ssim(color, truth))}
-                views.append({"name": scene.names[index], **scores})
-                bar.set_postfix_str(f"{np.mean([v['psnr'] for v in views]):.2f} dB")
-                run.folder.write_image(f"{folder}/{index:03d}.png", to_uint8(color))
-                error = (color - truth).abs().mean(-1) * 4
-                panels = [truth, color, gray(error), depth_picture(view["depth"], view["opacity"])]
-                rows.append(to_uint8(torch.cat(panels, dim=1)))
-        chosen = np.linspace(0, len(rows) - 1, min(len(rows), 6)).round().astype(int)
-        sheet = run.folder.write_image(f"{folder}/comparison.png", np.concatenate([rows[i] for i in chosen]))
-        figures = {
-            "run": str(run.folder.path),
-            "step": run.step,
-            "split": options.split,
-            "background": background,
-            "size": [cameras.width, cameras.height],
-            "psnr": float(np.mean([v["psnr"] for v in views])),
-            "ssim": float(np.mean([v["ssim"] for v in views])),
-            "seconds": round(time.perf_counter() - begin, 3),
-            "seconds_per_view": round(rendering / len(views), 4),
-            "comparison": str(sheet),
-        }
-        metrics = run.folder.write_json(f"{folder}/metrics.json", {**figures, "views": views})
-    print(
-        f"{options.split}: {len(views)} views of {cameras.width} x {cameras.height} on {background}: "
-        f"PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.4f}"
-    )
-    print(f"written: {metrics}, {sheet}")
-    return {**figures, "views": len(views), "metrics": str(metrics)}
+    return for_the_run("eval", args)

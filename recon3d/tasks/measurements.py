@@ -143,9 +143,7 @@ def point_values(signal: Signal, device: torch.device) -> Callable[[Tensor | Non
 def shrunk(signal: Signal, factor: int) -> Signal:
     """An image at 1 / ``factor`` of its size, antialiased; sizes are rounded down, what is left over is cut off."""
     height, width = (size // factor for size in signal.grid)
-    return dataclasses.replace(
-        signal, values=resize_bilinear(_whole_multiple(signal, factor).values, (height, width))
-    )
+    return dataclasses.replace(signal, values=resize_bilinear(_whole_multiple(signal, factor).values, (height, width)))
 
 
 def _noisy(signal: Signal, share: float, generator: torch.Generator) -> Signal:
