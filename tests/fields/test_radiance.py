@@ -11,6 +11,7 @@ from recon3d.config.fields import FrequencyConfig
 from recon3d.fields.encoders import ENCODERS
 from recon3d.fields.networks import NETWORKS
 from recon3d.fields.radiance import RadianceField
+from recon3d.kernels import relu_mlp
 
 N = 50
 
@@ -170,3 +171,48 @@ def test_every_network_as_the_density(network, precision, points, directions):
     for name, parameter in field.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize(
+    ("encoder", "depth", "skip", "bias"),
+    [
+        ("hash_grid", 1, None, False),
+        ("hash_grid", 2, None, False),
+        ("hash_grid", 3, None, True),
+        ("frequency", 2, None, False),
+        ("frequency", 8, 4, True),
+    ],
+)
+def test_relu_fields_are_what_they_were_before_networks_had_names(encoder, depth, skip, bias, points):
+    """The same draws in the same order, and the same operations: bit for bit, so that old runs can be repeated."""
+    config = config_of(encoder, depth=depth)
+    torch.manual_seed(5)
+    field = RadianceField(config)
+    torch.manual_seed(5)
+    before = ENCODERS[encoder](3, config)
+    networks = []
+    for inputs, outputs, width, hidden in (
+        (before.out_dim, 16, 32, depth),
+        (16 + 16, 3, config.color_width, config.color_depth),
+    ):
+        again = skip if not networks else None
+        ins = [inputs, *[width] * hidden]
+        ins = [size + (inputs if layer == again else 0) for layer, size in enumerate(ins)]
+        layers = [torch.nn.Linear(a, b, bias=bias) for a, b in zip(ins, [*[width] * hidden, outputs], strict=True)]
+        for layer in layers:
+            torch.nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            if bias:
+                torch.nn.init.zeros_(layer.bias)
+        networks.append(layers)
+    expected = [*before.parameters(), *(p for layers in networks for layer in layers for p in layer.parameters())]
+    found = list(field.parameters())
+    assert len(found) == len(expected)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    h = x = before(points)
+    if bias:
+        for index, layer in enumerate(networks[0]):
+            h = layer(torch.cat([h, x], dim=-1) if index == skip else h)
+            h = torch.relu(h) if index < depth else h
+    else:
+        h = relu_mlp(x, [layer.weight for layer in networks[0]])
+    assert torch.equal(field.geometry(points)[1], h)
