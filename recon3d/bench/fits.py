@@ -107,6 +107,6 @@ def whole(task: SignalTask) -> dict[str, float]:
 def curves_of(fits: dict[str, list[Fit]]) -> dict[str, Curve]:
     """The mean curve of every model: PSNR against the number of updates."""
     return {
-        model: (range(len(found[0].psnr)), np.mean([one.psnr for one in found], axis=0).tolist())
+        model: (list(map(float, range(len(found[0].psnr)))), np.mean([one.psnr for one in found], axis=0).tolist())
         for model, found in fits.items()
     }

@@ -67,7 +67,7 @@ MODELS: dict[str, Model] = {
     ),
     "ffn": Model(
         FieldConfig(
-            encoder=("fourier",), network="relu", width=256, depth=5, fourier=FourierConfig(features=256, sigma=10)
+            encoder=("fourier",), network="relu", width=256, depth=5, fourier=FourierConfig(features=256, sigma=10.0)
         )
     ),
     "siren": Model(siren()),

@@ -173,10 +173,10 @@ def sl2a_spectral_bias(options: Options) -> Report:
             below = [step for step, error in zip(at, field[k], strict=True) if error < 0.05]
             figures[f"error_{k}"] = float(field[k, -1])
             figures[f"learnt_{k}"] = below[0] if below else 0
-            report.curves[f"{name} {k}"] = (at, field[k].tolist())
+            report.curves[f"{name} {k}"] = (list(map(float, at)), field[k].tolist())
         report.figures[name] = figures
         import imageio.v3 as iio
 
-        picture = heat_map(field, f"{name}: relative error", "step", "frequency", (0, steps), (0.0, 1.0))
+        picture = heat_map(field, f"{name}: relative error", "step", "frequency", (0.0, float(steps)), (0.0, 1.0))
         write_atomic(folder / f"{name}.png", iio.imwrite("<bytes>", picture, extension=".png"))
     return report

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recon3d.config.fields import Damping
 from recon3d.kernels import damped_sine
@@ -29,6 +30,10 @@ class Activation(nn.Module):
 
     def forward(self, z: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
         raise NotImplementedError
+
+    def after(self, layer: nn.Linear, x: Float[Tensor, "n v"]) -> Float[Tensor, "n w"]:
+        """The activation of ``layer(x)``; overridden where the two together cost less."""
+        return self(layer(x))
 
     def initialise(self, layer: nn.Linear, place: Place) -> None:
         """Initial weights and biases of a network's ``layer`` at ``place``."""
@@ -61,6 +66,11 @@ class DampedSine(Activation):
 
     def forward(self, z: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
         return damped_sine(self.omega * z, self.damping)
+
+    def after(self, layer: nn.Linear, x: Float[Tensor, "n v"]) -> Float[Tensor, "n w"]:
+        # omega times the weights instead of the activations: a few thousand products instead of millions.
+        bias = None if layer.bias is None else self.omega * layer.bias
+        return damped_sine(functional.linear(x, self.omega * layer.weight, bias), self.damping)
 
     def initialise(self, layer: nn.Linear, place: Place) -> None:
         initialise_for_sine(layer, place, self.omega, self.gain)
