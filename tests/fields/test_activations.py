@@ -109,12 +109,18 @@ def test_siren_keeps_the_spread_of_its_activations():
     """Hidden pre-activations, but for their biases, have spread 1 (Sitzmann et al. 2020, theorem 1.8)."""
     torch.manual_seed(0)
     network = MLP(2, 1, 256, 5, DampedSine(30.0), bias=True)
-    seen = []
+    h = torch.sin(30 * network.layers[0](2 * torch.rand(2000, 2) - 1))
     for layer in network.layers[1:-1]:
-        layer.register_forward_hook(lambda module, args, z: seen.append(30 * (z - module.bias)))
-    network(2 * torch.rand(2000, 2) - 1)
-    assert len(seen) == 4
-    assert all(float(z.detach().std()) == pytest.approx(1.0, abs=0.1) for z in seen)
+        z = 30 * (layer(h) - layer.bias)
+        assert float(z.detach().std()) == pytest.approx(1.0, abs=0.1)
+        h = torch.sin(z + 30 * layer.bias)
+
+
+@pytest.mark.parametrize("damping", ["none", "sqrt"])
+def test_a_layer_and_its_sine_together_are_the_same(damping):
+    torch.manual_seed(0)
+    activation, layer, x = DampedSine(30.0, damping), torch.nn.Linear(3, 8), torch.randn(5, 3)
+    torch.testing.assert_close(activation.after(layer, x), activation(layer(x)), atol=1e-5, rtol=1e-5)
 
 
 def test_bias_free_relu_layers_can_be_initialised():
