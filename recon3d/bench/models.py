@@ -17,6 +17,8 @@ from recon3d.config.fields import (
     SirenConfig,
     SpderConfig,
 )
+from recon3d.training.machine import prepare
+from recon3d.tuning.tune import tune
 
 RATE = 1e-4
 GRID = HashGridConfig(log2_size=16, finest=128)
@@ -31,13 +33,19 @@ class Model:
     learning_rate: float = RATE
     final_share: float = 1.0
     """Share of the learning rate that a cosine over the training leaves (1: constant)."""
+    fresh: bool = False
+    """Choose the field's frequency from the data first."""
 
     def into(self, config: SignalConfig) -> SignalConfig:
         """``config`` with this model in it."""
         optimizer = dataclasses.replace(
             config.optimizer, learning_rate=self.learning_rate, final_share=self.final_share
         )
-        return dataclasses.replace(config, field=self.field, optimizer=optimizer)
+        config = dataclasses.replace(config, field=self.field, optimizer=optimizer)
+        if not self.fresh:
+            return config
+        device, _ = prepare(config)
+        return tune(config.resolved(), device).apply(config)
 
 
 def spder(damping: Damping, depth: int = 5) -> FieldConfig:

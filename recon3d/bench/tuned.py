@@ -13,6 +13,7 @@ from recon3d.bench.models import MODELS, Model
 from recon3d.bench.options import Options
 from recon3d.bench.pictures import TUNING
 from recon3d.bench.report import Report
+from recon3d.tuning.search import SEARCHES
 
 CANDIDATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 RATES: dict[str, float] = {}
@@ -20,11 +21,12 @@ RATES: dict[str, float] = {}
 
 
 def tuned_models(models: dict[str, Model]) -> dict[str, Model]:
-    """The same models with their chosen rates, named ``NAME_tuned``."""
+    """The same models with their chosen rates, and networks that have a frequency with the one that FreSh chooses for
+    each image; named ``NAME_tuned``."""
     return {
-        f"{name}_tuned": dataclasses.replace(model, learning_rate=RATES[name])
+        f"{name}_tuned": dataclasses.replace(model, learning_rate=RATES[name], fresh=model.field.network in SEARCHES)
         for name, model in models.items()
-        if name in RATES and RATES[name] != model.learning_rate
+        if name in RATES
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from recon3d.bench import BENCHES
+from recon3d.bench import BENCHES, fresh
 from recon3d.bench import fits as fits_module
 from recon3d.bench.fits import Fit, fit
 from recon3d.bench.models import MODELS, Model
@@ -90,6 +90,13 @@ def test_inpainting_and_sl2as_super_resolution(tmp_path, picture):
         figures = BENCHES[name](chosen).figures["siren3"]
         assert math.isfinite(figures["psnr"])
         assert figures["psnr"] != figures["psnr_trained"]
+
+
+def test_fresh(tmp_path, picture, monkeypatch):
+    monkeypatch.setitem(fresh.GRIDS, "siren", (10.0, 30.0))
+    figures = BENCHES["fresh-image"](options(tmp_path, images=(picture,), models=("siren",))).figures["siren"]
+    assert figures["grid_best"] >= figures["default"]  # the default, 30, is in the grid
+    assert figures["images"]["waves"]["radial_value"] in range(10, 201, 10)
 
 
 def test_poisson(tmp_path, picture):
