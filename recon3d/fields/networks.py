@@ -72,7 +72,7 @@ class MLP(Network):
         for index, (layer, activation) in enumerate(zip(self.layers[:-1], self.activations, strict=True)):
             if index == self.skip:
                 h = torch.cat([h, x.to(h.dtype)], dim=-1)
-            assert isinstance(activation, Activation)
+            assert isinstance(activation, Activation) and isinstance(layer, nn.Linear)
             h = activation.after(layer, h)
         return self.layers[-1](h)
 
