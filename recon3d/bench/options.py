@@ -36,15 +36,18 @@ class Options:
         if self.size is not None and self.size < 16:
             raise UserError(f"size is {self.size}: give 16 or more")
 
-    def chosen_models(self, small: tuple[str, ...], full: tuple[str, ...]) -> tuple[str, ...]:
-        """The models to run: those asked for, else the small or the full set.
+    def chosen_models(
+        self, small: tuple[str, ...], full: tuple[str, ...], known: tuple[str, ...] | None = None
+    ) -> tuple[str, ...]:
+        """The models to run: those asked for among the ``known`` (default: the full set), else the small or full set.
 
         Raises:
             UserError: a model that this benchmark does not know.
         """
+        known = known or full
         for model in self.models or ():
-            if model not in full:
-                raise UserError(f"no model {model!r} in this benchmark (there are: {', '.join(full)})")
+            if model not in known:
+                raise UserError(f"no model {model!r} in this benchmark (there are: {', '.join(known)})")
         return self.models or (full if self.full else small)
 
     def chosen_steps(self, small: tuple[int, ...], full: tuple[int, ...]) -> tuple[int, ...]:

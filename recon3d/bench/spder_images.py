@@ -91,7 +91,9 @@ def _image_report(
 def spder_image(options: Options) -> Report:
     """Table 1: one channel, all pixels at every step, Adam at 1e-4."""
     models = options.chosen_models(
-        ("relu", "pe", "siren", "hash_grid", "spder"), (*TABLE_1, "spder_arctan", "sl2a", "finer", "ours")
+        ("relu", "pe", "siren", "hash_grid", "spder"),
+        (*TABLE_1, "spder_arctan", "sl2a", "finer", "ours"),
+        tuple(MODELS),
     )
     images = options.chosen_images(("camera",), EIGHT)
     steps = options.chosen_steps((25, 100), (25, 100, 500))
