@@ -13,15 +13,14 @@ from recon3d.errors import UserError
 
 def main(args: list[str]) -> dict[str, Any]:
     names = ", ".join(preset_names())
+    tuned, args = "--tune" in args, [arg for arg in args if arg != "--tune"]
     if not args or args[0] in ("-h", "--help"):
         print(f"usage: recon3d train PRESET DATA [options]\n\nPRESET is one of: {names}; or the path of a YAML file.")
-        print("recon3d train PRESET --help shows the options.")
+        print("recon3d train PRESET --help shows the options; --tune does recon3d tune first.")
         raise SystemExit(0)
     if args[0].startswith("-"):
         raise UserError(f"train: name a preset first: recon3d train PRESET DATA [options] (there are: {names})")
-    if len(args) > 1 and not args[1].startswith("-"):
-        args = [args[0], "--data", *args[1:]]
-    preset, config = parse(args)
+    preset, config = named(args)
 
     from recon3d.tasks import new_task
     from recon3d.training.machine import prepare
@@ -30,10 +29,22 @@ def main(args: list[str]) -> dict[str, Any]:
     config = config.resolved()
     RunFolder.planned(config, preset)
     device, precision = prepare(config)
+    if tuned:
+        from recon3d.tuning.report import sentence
+        from recon3d.tuning.tune import tune
+
+        tuning = tune(config, device)
+        config = tuning.apply(config)
+        print(f"tuned {sentence(tuning)}", file=sys.stderr)
     task = new_task(config, device, precision)
     run = RunFolder.create(config, preset)
     print(f"training into {run.path} on {device} ({str(precision).removeprefix('torch.')})", file=sys.stderr)
     return fit(task, config, run, device, precision, resume=False)
+
+
+def named(args: list[str]) -> tuple[str, RunConfig]:
+    """The preset's name and the configuration of ``PRESET DATA [options]``, or of ``PRESET --data DATA [options]``."""
+    return parse([args[0], "--data", *args[1:]] if len(args) > 1 and not args[1].startswith("-") else args)
 
 
 def parse(args: list[str]) -> tuple[str, RunConfig]:
