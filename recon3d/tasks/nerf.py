@@ -73,6 +73,7 @@ class NerfTask(nn.Module):
     def use_training_data(self, scene: Scene) -> None:
         self.train_cameras = scene.cameras.to(self.device)
         self.pixels = scene.images.reshape(-1, scene.images.shape[-1]).to(self.device)
+        self.field.density_network.observe(scene.images[0, ..., :3].to(self.device).movedim(-1, 0) / 127.5 - 1)
         self.preview_scene = _held_out_view(self.config) or scene[:1]
 
     def get_extra_state(self) -> Tensor:
@@ -120,8 +121,13 @@ class NerfTask(nn.Module):
             "occupied_fraction": float(self.head.grid.occupied_share),
         }
         self._adapt_batch(len(rays), rendering.samples)
+        terms = {"color": loss.detach()}
+        penalty = self.field.density_network.penalty()
+        if penalty is not None:
+            loss = loss + penalty
+            terms["penalty"] = penalty.detach()
         backward(loss)
-        return StepResult({"color": loss.detach()}, scalars)
+        return StepResult(terms, scalars)
 
     def _batch(self, count: int) -> tuple[Rays, Tensor]:
         """Random pixels of all images: rays in field coordinates and their uint8 colours (N, C)."""

@@ -63,3 +63,11 @@ def test_the_reference_backward_is_the_gradient_of_its_forward():
     expected = torch.autograd.grad(out, [x, *weights], grad)
     grad_x, grad_weights = reference.backward(grad, x.detach(), [w.detach() for w in weights], torch.float64, True)
     torch.testing.assert_close([grad_x, *grad_weights], list(expected))
+
+
+def test_second_derivatives():
+    """What supervises a field by its gradient needs them."""
+    torch.manual_seed(0)
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    weights = [torch.randn(a, b, dtype=torch.float64, requires_grad=True) for a, b in ((4, 3), (4, 4), (2, 4))]
+    assert torch.autograd.gradgradcheck(lambda x, *w: relu_mlp(x, list(w)), (x, *weights))

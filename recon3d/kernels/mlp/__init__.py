@@ -38,7 +38,9 @@ def _save(ctx, inputs, output):
 
 def _gradient(ctx, grad):
     x, *weights = ctx.saved_tensors
-    grad_x, grad_weights = _backward(grad.contiguous(), x, weights, ctx.compute, ctx.needs_input_grad[0])
+    # Where derivatives of the gradient are wanted, in operations that have them.
+    backward = reference.backward if torch.is_grad_enabled() else _backward
+    grad_x, grad_weights = backward(grad.contiguous(), x, weights, ctx.compute, ctx.needs_input_grad[0])
     return (grad_x if ctx.needs_input_grad[0] else None), grad_weights, None
 
 
@@ -53,6 +55,6 @@ def relu_mlp(
 ) -> Float[Tensor, "n o"]:
     """y = W_n relu(... relu(W_1 x)) for rows ``x`` (N, in) and ``weights`` of shapes (out, in).
 
-    Products are made in ``compute`` (default: the type of ``x``), which is also the type of y. Differentiable once.
+    Products are made in ``compute`` (default: the type of ``x``), which is also the type of y.
     """
     return _mlp(x, weights, compute or x.dtype)
