@@ -13,6 +13,8 @@ from recon3d.errors import UserError
 
 F = TypeVar("F", bound=FieldConfig)
 Value = float | int
+ALIKE = 0.03
+"""Distances that differ by less, of the largest, are noise of the draws."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,14 @@ def best_of(distances: Mapping[Value, float]) -> Value:
     """The value of the smallest distance, the first of equals.
 
     Raises:
-        UserError: all are infinite.
+        UserError: all are alike.
     """
     value = min(distances, key=lambda value: distances[value])
-    if math.isinf(distances[value]):
-        raise UserError("tune: the untrained field is constant whatever is tried, so there is nothing to choose by")
+    finite = [found for found in distances.values() if math.isfinite(found)]
+    if not finite or max(finite) - min(finite) < ALIKE * max(finite):
+        raise UserError(
+            "tune: before training the field looks the same whatever is tried"
+            + (f" (distances {min(finite):.3g} to {max(finite):.3g})" if finite else "")
+            + ", so there is nothing to choose by: leave the setting as it is"
+        )
     return value

@@ -41,9 +41,15 @@ def target_of(config: RunConfig, device: torch.device) -> Target:
     """Reads the data of a run.
 
     Raises:
-        UserError: data that cannot be read, or a task that has no spectrum to tune by.
+        UserError: data that cannot be read, or a task or field without a spectrum to tune by.
     """
     if isinstance(config, NerfConfig):
+        # Features start at 1e-4, and 1e-4 more or less makes neither light nor shade.
+        if config.field.encoder[0] == "hash_grid":
+            raise UserError(
+                "tune: before training a radiance field of a hash grid is a fog of one colour whatever the grid, "
+                "so there is nothing to choose by: leave the setting as it is, or choose another --field.encoder"
+            )
         return ViewsTarget.read(config, device)
     if isinstance(config, SignalConfig):
         return SignalTarget.read(config, device)

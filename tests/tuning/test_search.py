@@ -87,5 +87,9 @@ def test_refused(field, name, told):
 
 def test_best_is_the_first_of_the_smallest():
     assert best_of({1.0: 3.0, 2.0: 1.0, 3.0: 1.0, 4.0: math.inf}) == 2
-    with pytest.raises(UserError, match="constant"):
-        best_of({1.0: math.inf})
+
+
+@pytest.mark.parametrize("distances", [{1.0: math.inf}, {1.0: 4.61, 2.0: 4.64, 3.0: 4.59}])
+def test_nothing_to_choose_by(distances):
+    with pytest.raises(UserError, match="leave the setting as it is"):
+        best_of(distances)

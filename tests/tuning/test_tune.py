@@ -9,7 +9,7 @@ import soundfile
 import torch
 from geometry.ball import write_ball_folder
 
-from recon3d.config import AudioConfig, FieldConfig, HashGridConfig, NerfConfig, RadianceFieldConfig, RenderConfig
+from recon3d.config import AudioConfig, FieldConfig, NerfConfig, RadianceFieldConfig, RenderConfig
 from recon3d.config.fields import IdentityConfig, SirenConfig
 from recon3d.errors import UserError
 from recon3d.tuning.options import TuneOptions
@@ -145,21 +145,29 @@ def test_sound(tmp_path):
     assert chosen[0] < chosen[1]
 
 
-def test_views_of_a_scene(tmp_path):
-    write_ball_folder(tmp_path / "ball", train=6, test=1, size=32)
-    field = RadianceFieldConfig(
-        hash_grid=HashGridConfig(levels=4, log2_size=10, coarsest=4, finest=32), width=16, color_width=16
-    )
+@pytest.fixture(scope="module")
+def ball(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ball")
+    write_ball_folder(folder, train=6, test=1, size=32)
     head = RenderConfig(grid=16, samples_per_diagonal=48)
-    config = NerfConfig(data=tmp_path / "ball", steps=10, field=field, head=head, max_rays=1024)
-    target = target_of(config, CPU)
-    bins = target.bins(128, "radial")
-    assert bins.count == 16
+    return NerfConfig(data=folder, steps=10, head=head, max_rays=1024)
+
+
+def test_views_of_a_scene(ball):
+    field = RadianceFieldConfig(encoder=("frequency",), width=32, depth=3, color_width=16)
+    config = dataclasses.replace(ball, field=field)
+    assert target_of(config, CPU).bins(128, "radial").count == 16
     tuning = tune(config, CPU, QUICK)
-    assert tuning.chosen in tuning.distances
-    assert 32 in tuning.distances
-    assert tuning.default_distance == tuning.distances[32]
-    assert tuning.apply(config).field.hash_grid.finest == tuning.chosen
+    assert tuning.bins.count == 16
+    assert tuning.default == 10
+    assert tuning.default_distance == tuning.distances[10]
+    assert tuning.distances[tuning.chosen] == min(tuning.distances.values())
+    assert tuning.apply(config).field.frequency.levels == tuning.chosen
+
+
+def test_fog_of_a_hash_grid_says_nothing(ball):
+    with pytest.raises(UserError, match="fog of one colour"):
+        tune(ball, CPU, QUICK)
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
