@@ -123,9 +123,9 @@ class Trainer:
     def train(self, visit: Callable[[int, dict[str, float]], None] | None = None) -> dict[str, Any]:
         """Train until the budget is spent or a signal asks to stop; the state is saved in both cases.
 
-        ``visit`` is called after every step with the number of finished steps and the step's figures; it is not counted as
-        training time. Returns the figures of the run: steps, seconds, whether it was stopped, the last scalars, and
-        the best score with its step where the task tells scores.
+        ``visit`` is called after every step with the number of finished steps and the step's figures, and its time is
+        not counted. Returns the figures of the run: steps, seconds, whether it was stopped, the last scalars, and the
+        best score with its step where the task tells scores.
 
         Raises:
             UserError: the loss is not finite, memory ran out, or the disk is full; the last checkpoint stays.
