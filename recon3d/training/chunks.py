@@ -1,8 +1,8 @@
 """How many points to send through a field at a time.
 
-A full-batch step is the sum of its chunks' gradients whatever their size; on a CPU a chunk whose activations stay in
-cache is several times faster than one large batch, on a GPU a large one is. The best size depends on the machine and
-on the field, so it is measured.
+A full-batch step is the sum of its chunks' gradients whatever their size. On a CPU a chunk whose activations stay in
+cache is several times faster than one large batch; a large one is better on a GPU, and where every chunk has a large
+fixed cost (the gradient of a hash table). The best size depends on the machine and on the field, so it is measured.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Callable
 
 import torch
 
-CANDIDATES = {"cpu": (1024, 2048, 4096, 8192), "cuda": (2**15, 2**16, 2**17, 2**18)}
+CANDIDATES = {"cpu": (2**10, 2**11, 2**12, 2**13, 2**14, 2**16), "cuda": (2**15, 2**16, 2**17, 2**18)}
 REPEATS = 3
+HOPELESS = 1.15
+"""Where a size is so many times slower than the best, larger ones are not tried."""
 
 
 def fastest_chunk(run: Callable[[int], None], points: int, device: torch.device) -> int:
@@ -29,6 +31,8 @@ def fastest_chunk(run: Callable[[int], None], points: int, device: torch.device)
         try:
             run(size)
             seconds[size] = min(_timed(run, size, device) for _ in range(REPEATS)) / size
+            if seconds[size] > HOPELESS * min(seconds.values()):
+                break
         except torch.OutOfMemoryError:
             break
     return min(seconds, key=lambda size: seconds[size]) if seconds else sizes[0]
