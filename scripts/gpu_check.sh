@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one call of under ten minutes and without a network: the GPU tests, the kernels'
-# benchmark, and, where the Lego scene lies in carry/lego, training for 5, 15 and 60 seconds with evaluation, and the
-# parts of a training step.
+# benchmark, image fitting by five models, and, where the Lego scene lies in carry/lego, training for 5, 15 and 60
+# seconds with evaluation, and the parts of a training step.
 #
 #   scripts/gpu_check.sh OUT
 #
@@ -77,6 +77,9 @@ recon3d() {
 part tests 200 "$python" -m pytest -q -m gpu tests -p no:cacheprovider --junitxml="$out/tests.xml"
 tests=$?
 part kernels 100 "$python" scripts/bench_kernels.py --device cuda --seconds 0.3 --json "$out/kernels.json"
+
+recon3d signals 120 bench spder-image --models siren spder ours sl2a hash_grid --steps 25 100 500 --device cuda \
+    --out "$work/bench"
 
 if [[ -d carry/lego ]]; then
     for seconds in 5 15 60; do
