@@ -33,8 +33,10 @@ def table(tuning: Tuning) -> str:
 def sentence(tuning: Tuning) -> str:
     """What was chosen, in one line."""
     default = "the network's own" if tuning.default is None else f"{tuning.default:g}"
+    tried = list(tuning.distances)
+    end = " (the end of what was tried)" if tuning.chosen in (tried[0], tried[-1]) else ""
     return (
-        f"{tuning.search.label} {tuning.chosen:g}: distance {tuning.distances[tuning.chosen]:.3f}, "
+        f"{tuning.search.label} {tuning.chosen:g}{end}: distance {tuning.distances[tuning.chosen]:.3f}, "
         f"with {default} {tuning.default_distance:.3f}"
     )
 

@@ -58,7 +58,7 @@ def test_train_tunes_first(photo, capsys):
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tuned ")]
     assert len(told) == 1
     chosen = read_yaml(Path("runs/image-photo/config.yaml"))["field"]["siren"]["first_omega"]
-    assert told[0].startswith(f"tuned field.siren.first_omega {chosen:g}: ")
+    assert told[0].startswith(f"tuned field.siren.first_omega {chosen:g}")
 
 
 def test_preset_goes_under_devices_where_its_base_has_them(tmp_path, monkeypatch):

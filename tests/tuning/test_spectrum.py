@@ -79,7 +79,11 @@ def test_number_of_bins():
 
 
 @UNHURRIED
-@given(st.floats(-100, 100), st.floats(0.001, 1000), st.sampled_from(["published", "radial"]))
+@given(
+    st.floats(-100, 100, allow_subnormal=False),
+    st.floats(0.001, 1000, allow_subnormal=False),
+    st.sampled_from(["published", "radial"]),
+)
 def test_neither_level_nor_contrast_count(level, contrast, binning):
     signal = torch.randn(24, 20, 3, generator=torch.Generator().manual_seed(1))
     bins = Bins(10, binning=binning)
@@ -115,7 +119,7 @@ def test_centroid():
 
 
 vectors = (
-    st.lists(st.floats(0, 1), min_size=6, max_size=6)
+    st.lists(st.floats(0, 1, allow_subnormal=False), min_size=6, max_size=6)
     .filter(any)
     .map(lambda values: normalised(torch.tensor(values, dtype=torch.float64) + 1e-9))
 )
