@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 REPOSITORY = Path(__file__).parents[1]
@@ -11,6 +12,12 @@ CHECKED = [
     f"recon3d.{entry.stem}" for entry in (REPOSITORY / "recon3d").iterdir() if entry.stem not in ("kernels", "__init__")
 ]
 install_import_hook(CHECKED, "beartype.beartype")
+
+
+@pytest.fixture(autouse=True)
+def denormals():
+    """Runs flush them in their process, and here all run in one."""
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
