@@ -347,3 +347,12 @@ def test_numbers_as_people_write_them():
 
 def test_missing_keys_are_named():
     refused(lambda: c.from_plain(c.NerfConfig, {"steps": 5}, "mine.yaml"), "mine.yaml", "data")
+
+
+def test_a_section_keeps_what_it_leaves_out(tmp_path):
+    """The optimizer of a signal is plain Adam; naming its rate alone does not make it another."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("task: image\nsteps: 5\noptimizer: {learning_rate: 0.5}\n")
+    made = c.load_preset(str(path)).config("cpu", Path("x.png")).optimizer
+    assert made == dataclasses.replace(c.ImageConfig(data=Path("x.png"), steps=5).optimizer, learning_rate=0.5)
+    assert made.warmup_steps == 0

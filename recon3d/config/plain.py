@@ -26,8 +26,10 @@ def to_plain(config: Any) -> Any:
     return config
 
 
-def from_plain(kind: type[T], values: Any, where: str) -> T:
+def from_plain(kind: type[T], values: Any, where: str, base: T | None = None) -> T:
     """Build a configuration from nested dicts. ``where`` names the file in error messages.
+
+    What is left out is as in ``base``, or as the class has it; so within a section it is as the default section has it.
 
     Raises:
         UserError: unknown key, value of the wrong type, or values that contradict.
@@ -37,15 +39,24 @@ def from_plain(kind: type[T], values: Any, where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     for key in values:
         require(key in fields, f"{where}: unknown key {key!r} (known: {', '.join(sorted(fields))})")
-    made = {key: _coerce(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+    made = {}
+    for key, value in values.items():
+        default = fields[key].default if base is None else getattr(base, key)
+        if dataclasses.is_dataclass(hints[key]) and isinstance(default, hints[key]):
+            made[key] = from_plain(hints[key], value, f"{where}: {key}", default)
+        else:
+            made[key] = _coerce(hints[key], value, f"{where}: {key}")
     missing = [
         f.name
         for f in fields.values()
-        if f.name not in made and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if base is None
+        and f.name not in made
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
     ]
     require(not missing, f"{where}: {', '.join(missing)} missing")
     try:
-        return kind(**made)
+        return kind(**made) if base is None else dataclasses.replace(base, **made)  # type: ignore[type-var]
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

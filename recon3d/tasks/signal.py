@@ -21,6 +21,7 @@ from recon3d.config import ImageConfig, OptimizerConfig, SignalConfig
 from recon3d.data.signal import Kind, Signal
 from recon3d.fields.field import Field
 from recon3d.geometry.grids import grid_points, tile_points
+from recon3d.heads import points
 from recon3d.metrics.pictures import spectrogram_picture, waveform_picture
 from recon3d.tasks.measurements import Measurements, measure, read_signal
 from recon3d.training.chunks import fastest_chunk
@@ -97,8 +98,23 @@ class SignalTask(nn.Module):
 
     def use_training_data(self, signal: Signal, measurements: Measurements) -> None:
         self.truth, self.measurements = signal, measurements
-        self.field.network.observe(_glimpse(signal).to(self.device))
+        self.field.network.observe(self._glimpse())
         self.chunk = self.config.chunk or self._probe()
+
+    def _glimpse(self) -> Tensor:
+        """What is trained on as a signal (C, *grid) in [-1, 1], for networks that want to see it: thinned to a million
+        samples or fewer, 0 at points that are hidden, and everywhere where only derivatives are known."""
+        data = self.measurements
+        assert data is not None
+        every = max(1, math.ceil((math.prod(data.grid) / LOOKED_AT) ** (1 / len(data.grid))))
+        index = torch.arange(math.prod(data.grid), device=self.device).view(data.grid)
+        index = index[(slice(None, None, every),) * len(data.grid)]
+        if data.head is not points.values:
+            return torch.zeros(self.header.channels, *index.shape, device=self.device)
+        values = data.values(index.flatten())
+        if data.train is not None:
+            values = values * self._trained()[index.flatten(), None]
+        return values.view(*index.shape, -1).movedim(-1, 0)
 
     # --- state ---
 
@@ -214,10 +230,10 @@ class SignalTask(nn.Module):
     def render(self, grid: tuple[int, ...] | None = None) -> Float[Tensor, "*grid c"]:
         """The field's values (*grid, C) at the samples of a grid (default: the file's)."""
         grid = grid or self.header.grid
-        points = math.prod(grid)
-        out = torch.empty(points, self.header.channels, device=self.device)
-        for begin in range(0, points, RENDER_CHUNK):
-            part = torch.arange(begin, min(begin + RENDER_CHUNK, points), device=self.device)
+        count = math.prod(grid)
+        out = torch.empty(count, self.header.channels, device=self.device)
+        for begin in range(0, count, RENDER_CHUNK):
+            part = torch.arange(begin, min(begin + RENDER_CHUNK, count), device=self.device)
             out[begin : begin + len(part)] = self.field(grid_points(grid, part, self.device)).float()
         return out.view(*grid, self.header.channels)
 
@@ -238,13 +254,6 @@ class SignalTask(nn.Module):
 def decibels(error: float) -> float:
     """PSNR of a mean squared error in the range [-1, 1], 10 log10(4 / MSE); at most 180."""
     return 10 * math.log10(4 / max(error, 4e-18)) if math.isfinite(error) else math.nan
-
-
-def _glimpse(signal: Signal) -> Tensor:
-    """The signal (C, *grid) in [-1, 1], thinned to a million samples or fewer, for networks that want to see it."""
-    step = max(1, math.ceil((signal.points / LOOKED_AT) ** (1 / len(signal.grid))))
-    thin = np.ascontiguousarray(signal.values[(slice(None, None, step),) * len(signal.grid)])
-    return torch.from_numpy(replace(signal, values=thin).normalized()).movedim(-1, 0)
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------

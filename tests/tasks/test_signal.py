@@ -282,3 +282,27 @@ def test_values_go_back_to_the_files_numbers():
     assert signal.values.dtype == np.uint16
     assert signal.values.flatten().tolist() == [0, 32768, 65535, 65535]
     assert isinstance(signal, Signal) and Header.of(signal) == header
+
+
+def test_networks_that_see_the_signal_see_what_is_trained_on(folder):
+    image = write_image(folder / "seen.png")
+    whole = make(config(image))._glimpse()
+    kept = make(config(image, keep=0.5))
+    seen, shown = kept._glimpse(), kept._trained().view(whole.shape[1:])
+    torch.testing.assert_close(seen[:, shown], whole[:, shown])
+    assert not shown.all() and not seen[:, ~shown].any()
+    height, width = whole.shape[1:]
+    assert make(config(image, train_scale=4))._glimpse().shape == (len(whole), height // 4, width // 4)
+    assert not make(config(image, supervision="gradient"))._glimpse().any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_step_on_the_gpu_is_a_step_on_the_cpu(image, name):
+    made = config(image, field=FIELDS[name])
+    task = make(made)
+    on_gpu = new_task(made, torch.device("cuda"), torch.float32)
+    on_gpu.load_state_dict(task.state_dict())
+    (ours, _), (theirs, _) = gradients(task, 100), gradients(on_gpu, 100)
+    assert float((ours - theirs.cpu()).norm() / ours.norm()) < 1e-3
