@@ -116,8 +116,9 @@ MODELS: dict[str, Model] = {
             width=64,
             depth=2,
             hash_grid=GRID,
+            spder=SpderConfig(omega=3.0),
         ),
-        1e-3,
+        1e-2,
     ),
     "hash_sl2a": Model(
         FieldConfig(
@@ -125,7 +126,7 @@ MODELS: dict[str, Model] = {
             network="fusion",
             width=64,
             depth=2,
-            chebyshev=ChebyshevConfig(degree=16),
+            chebyshev=ChebyshevConfig(degree=4),
             hash_grid=GRID,
         ),
         1e-2,
