@@ -33,13 +33,18 @@ class Model:
     learning_rate: float = RATE
     final_share: float = 1.0
     """Share of the learning rate that a cosine over the training leaves (1: constant)."""
+    decay_steps: int | None = None
+    """Steps over which that cosine falls (default: all of the training's)."""
     fresh: bool = False
     """Choose the field's frequency from the data first."""
 
     def into(self, config: SignalConfig) -> SignalConfig:
         """``config`` with this model in it."""
         optimizer = dataclasses.replace(
-            config.optimizer, learning_rate=self.learning_rate, final_share=self.final_share
+            config.optimizer,
+            learning_rate=self.learning_rate,
+            final_share=self.final_share,
+            decay_steps=self.decay_steps,
         )
         config = dataclasses.replace(config, field=self.field, optimizer=optimizer)
         if not self.fresh:
@@ -68,7 +73,7 @@ def siren(depth: int = 5, **changes: float) -> FieldConfig:
 
 
 MODELS: dict[str, Model] = {
-    "ours": Model(siren(gain=2.0), 1e-4, final_share=0.01),
+    "ours": Model(siren(gain=2.0), 1e-4, final_share=0.01, decay_steps=500),
     "relu": Model(FieldConfig(encoder=("identity",), network="relu", width=256, depth=5)),
     "pe": Model(
         FieldConfig(encoder=("frequency",), network="relu", width=256, depth=5, frequency=FrequencyConfig(levels=10))

@@ -18,6 +18,8 @@ class OptimizerConfig:
     """Default: as published with the encoder."""
     final_share: float = 0.03
     """Share of the learning rate that is left at the end."""
+    decay_steps: int | None = None
+    """Steps over which the learning rate falls to that (default: the whole budget, be it steps or seconds)."""
     warmup_steps: int = 100
     betas: tuple[float, float] = (0.9, 0.99)
     epsilon: float = 1e-15
@@ -28,6 +30,10 @@ class OptimizerConfig:
         require(
             self.learning_rate is None or self.learning_rate > 0,
             f"optimizer.learning_rate is {self.learning_rate}: give a positive number",
+        )
+        require(
+            self.decay_steps is None or self.decay_steps >= 1,
+            f"optimizer.decay_steps is {self.decay_steps}: give 1 or more",
         )
         require(0 < self.final_share <= 1, f"optimizer.final_share is {self.final_share}: give 0 to 1")
         require(all(0 <= beta < 1 for beta in self.betas), f"optimizer.betas are {self.betas}: give 0 to below 1")

@@ -87,9 +87,12 @@ class Best:
 
 
 def learning_rate_factor(progress: Progress, config: RunConfig, optimizer: OptimizerConfig) -> float:
-    """Linear warm-up over the first steps, then half a cosine from 1 to ``final_share`` over the budget."""
+    """Linear warm-up over the first steps, and half a cosine from 1 to ``final_share`` over the budget, or over
+    ``decay_steps`` where they are given."""
+    decay = optimizer.decay_steps
+    share = progress.share(config) if decay is None else progress.step / decay
     warmup = min(1.0, (progress.step + 1) / (optimizer.warmup_steps + 1))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress.share(config))))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
     return warmup * (optimizer.final_share + (1 - optimizer.final_share) * cosine)
 
 

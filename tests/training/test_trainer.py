@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -294,6 +295,13 @@ def test_tensorboard_has_what_came_before_an_error(tmp_path):
     told(trainer_for(tmp_path, at(12, set_extra(math.nan))), "step 12")
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 5, 10]
+
+
+def test_the_rate_may_fall_over_steps_of_its_own():
+    config, short = config_in(Path("x"), steps=50), OptimizerConfig(learning_rate=1.0, warmup_steps=0, decay_steps=100)
+    half = learning_rate_factor(Progress(50), config, short)
+    assert half == pytest.approx(0.5 * (1 + short.final_share))
+    assert learning_rate_factor(Progress(150), config, short) == pytest.approx(short.final_share)
 
 
 # --- the best state ---
