@@ -210,6 +210,9 @@ class NerfTask(nn.Module):
                 self.head.mark_lit(self.field, every[begin : begin + self.config.max_rays], lit)
         return lit
 
+    def score(self) -> None:
+        """No step measures whole images."""
+
     def preview(self) -> Preview:
         """The first held-out view: photograph, rendering, depth and opacity side by side."""
         scene = self.preview_scene

@@ -200,6 +200,15 @@ class SignalTask(nn.Module):
             return scalars["psnr_held_out"]
         return scalars["psnr"] if scalars["points"] == data.count else None
 
+    def score(self) -> float:
+        """PSNR of the held-out points where there are some, else of those trained on; of a million of them at most."""
+        data = self.measurements
+        assert data is not None
+        index = data.train if data.held is None else data.held
+        if index is None:
+            index = torch.arange(data.count, device=self.device)
+        return self._psnr_at(index[:: max(1, math.ceil(len(index) / LOOKED_AT))])
+
     @torch.no_grad()
     def _psnr_at(self, index: Tensor) -> float:
         data = self.measurements
@@ -242,10 +251,8 @@ class SignalTask(nn.Module):
         truth, data = self.truth, self.measurements
         assert truth is not None and data is not None, "a preview needs the signal"
         self.eval()
-        score = None
-        if self.config.batch is not None and data.held is None:
-            index = torch.arange(data.count, device=self.device) if data.train is None else data.train
-            score = self._psnr_at(index[:: max(1, math.ceil(len(index) / LOOKED_AT))])
+        # Where a step sees all points, it tells the score itself.
+        score = self.score() if self.config.batch is not None and data.held is None else None
         images = _PICTURES[self.header.kind](self, truth)
         self.train()
         return Preview(images, {} if score is None else {"psnr": score}, score)

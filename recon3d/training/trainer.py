@@ -58,6 +58,10 @@ class Task(Protocol):
 
     def preview(self) -> Preview: ...
 
+    def score(self) -> float | None:
+        """How good the weights are now, by the measure of the steps' scores; None for tasks that have none."""
+        ...
+
     def state_dict(self) -> dict[str, Tensor]: ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> object: ...
@@ -169,7 +173,8 @@ class Trainer:
                 if progress.step % config.checkpoint_every == 0:
                     self.save()
                     saved_at = progress.step
-        if saved_at != progress.step:
+        self._keep_if_best(self.task.score())
+        if saved_at != progress.step or (self.best is not None and self.best.step == progress.step):
             self.save()
         figures = {
             "steps": progress.step,

@@ -311,7 +311,7 @@ def scored(*scores):
     """A hook that lets the steps score so."""
 
     def hook(task, step):
-        task.score = scores[step]
+        task.step_score = scores[step]
 
     return hook
 
@@ -327,6 +327,13 @@ def test_keeps_the_best_state_beside_the_last(tmp_path):
     torch.testing.assert_close(task.weight.detach(), weights[0], rtol=0, atol=0)  # a score is of the weights before
     assert load_task_state(task, run, CPU) == 4
     torch.testing.assert_close(task.weight.detach(), weights[3], rtol=0, atol=0)
+
+
+def test_the_very_last_state_may_be_the_best(tmp_path):
+    trainer = trainer_for(tmp_path, hook=scored(1.0, 5.0), steps=2)
+    trainer.task.last_score = 6.0
+    figures = trainer.train()
+    assert (figures["best_score"], figures["best_step"]) == (6.0, 2)
 
 
 def test_the_best_state_outlives_a_resume(tmp_path):

@@ -26,7 +26,7 @@ class Toy(nn.Module):
         self.hook = hook
         self.steps, self.rates, self.previews = [], [], 0
         self.extra = 0.0
-        self.score = None
+        self.step_score = self.last_score = None
 
     def parameter_groups(self, config):
         return [
@@ -45,7 +45,10 @@ class Toy(nn.Module):
         size = 0.01 * self.weight.square().mean() + self.extra
         scalars = {"psnr": -10 * math.log10(float(fit.detach())), "rays": 10.0}
         backward(fit + size)
-        return StepResult({"fit": fit.detach(), "size": size.detach()}, scalars, self.score)
+        return StepResult({"fit": fit.detach(), "size": size.detach()}, scalars, self.step_score)
+
+    def score(self):
+        return self.last_score
 
     def preview(self):
         self.previews += 1
