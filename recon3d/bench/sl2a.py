@@ -18,7 +18,7 @@ from recon3d.config import AudioConfig, ImageConfig
 from recon3d.data.signal import Signal
 from recon3d.export.signals import write_signal
 from recon3d.metrics.pictures import heat_map
-from recon3d.metrics.signal import band_errors
+from recon3d.metrics.signal import band_energies, band_errors
 from recon3d.tasks.signal import SignalTask
 from recon3d.training.checkpoints import write_atomic
 
@@ -125,6 +125,7 @@ def sl2a_inpaint(options: Options) -> Report:
 
 SAMPLES = 300
 FREQUENCIES = (3, 5, 7, 9)
+SHOWN = 16
 
 
 def rounded_wave() -> np.ndarray:
@@ -156,17 +157,21 @@ def sl2a_spectral_bias(options: Options) -> Report:
     report.notes = ["error_k: of the k-th half-period; learnt_k: updates until it is below 5 % (0: never)"]
     report.axes = ("step", "relative error")
 
+    # The relative error of a frequency that the wave does not have is nothing to look at.
+    energies = band_energies(torch.from_numpy(wave), SAMPLES // 2)[:SHOWN].numpy()
+    present = energies > 1e-4 * energies.max()
+
     def errors(task: SignalTask) -> dict[str, float]:
         truth = torch.from_numpy(wave)
         bands = band_errors(task.render().cpu(), truth, SAMPLES // 2)
-        return {str(k): float(bands[k]) for k in range(16)}
+        return {str(k): float(bands[k]) for k in range(SHOWN)}
 
     for name in names:
         config = AudioConfig(
             data=path, out=folder, name=name, steps=1, device=options.device, threads=options.threads, seed=options.seed
         )
         found = fit(models[name].into(config), at, errors)
-        field = np.array([[found.measured[step][str(k)] for step in at] for k in range(16)])
+        field = np.array([[found.measured[step][str(k)] for step in at] for k in range(SHOWN)])
         figures = {}
         for k in FREQUENCIES:
             # The grid holds one period of length 2, so k half-periods of the wave are its k-th frequency.
@@ -177,6 +182,7 @@ def sl2a_spectral_bias(options: Options) -> Report:
         report.figures[name] = figures
         import imageio.v3 as iio
 
+        field[~present] = np.nan
         picture = heat_map(field, f"{name}: relative error", "step", "frequency", (0.0, float(steps)), (0.0, 1.0))
         write_atomic(folder / f"{name}.png", iio.imwrite("<bytes>", picture, extension=".png"))
     return report
