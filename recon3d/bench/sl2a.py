@@ -142,7 +142,7 @@ def sl2a_spectral_bias(options: Options) -> Report:
         "sl2a": Model(sl2a(64, width=128)),
     }
     names = options.chosen_models(tuple(models), tuple(models))
-    (steps,) = options.chosen_steps((500,), (2000,))[-1:]
+    (steps,) = options.chosen_steps((100,), (2000,))[-1:]
     every = max(1, steps // 50)
     at = tuple(range(every, steps + 1, every))
     folder = options.out / "sl2a-spectral-bias"
