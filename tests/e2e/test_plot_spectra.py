@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import imageio.v3 as iio
+import pytest
 
 from recon3d.fields.networks import NETWORKS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "plot_spectra.py"
 
 
+@pytest.mark.slow
 def test_a_small_sheet(tmp_path):
     path = tmp_path / "images" / "spectra.png"
     command = [sys.executable, str(SCRIPT), "--size", "32", "--draws", "1", "--out", str(path)]
