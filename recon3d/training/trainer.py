@@ -342,6 +342,8 @@ def _add_hparams(writer: Any, config: RunConfig, figures: dict[str, Any]) -> Non
         for key, value in values.items():
             if isinstance(value, dict):
                 flatten(value, f"{prefix}{key}.")
+            elif isinstance(value, list):
+                flat[prefix + key] = " ".join(map(str, value))
             else:
                 flat[prefix + key] = value if isinstance(value, bool | int | float) else str(value)
 
