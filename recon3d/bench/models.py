@@ -21,6 +21,8 @@ from recon3d.training.machine import prepare
 from recon3d.tuning.tune import tune
 
 RATE = 1e-4
+LEVELS = FrequencyConfig(levels=6)
+"""Octaves up to half of what 256 samples a side can show, as SIREN's authors count them for their baseline."""
 GRID = HashGridConfig(log2_size=16, finest=128)
 """For images of 256 x 256: half the width (Müller et al. 2022)."""
 
@@ -75,9 +77,7 @@ def siren(depth: int = 5, **changes: float) -> FieldConfig:
 MODELS: dict[str, Model] = {
     "ours": Model(siren(gain=2.0), 1e-4, final_share=0.01, decay_steps=500),
     "relu": Model(FieldConfig(encoder=("identity",), network="relu", width=256, depth=5)),
-    "pe": Model(
-        FieldConfig(encoder=("frequency",), network="relu", width=256, depth=5, frequency=FrequencyConfig(levels=10))
-    ),
+    "pe": Model(FieldConfig(encoder=("frequency",), network="relu", width=256, depth=5, frequency=LEVELS)),
     "ffn": Model(
         FieldConfig(
             encoder=("fourier",), network="relu", width=256, depth=5, fourier=FourierConfig(features=256, sigma=10.0)
@@ -107,9 +107,7 @@ MODELS: dict[str, Model] = {
     "mfn": Model(FieldConfig(encoder=("identity",), network="mfn", depth=3), 1e-3),
     "incode": Model(FieldConfig(encoder=("identity",), network="incode", depth=3), 9e-4),
     "siren3": Model(siren(3)),
-    "pe3": Model(
-        FieldConfig(encoder=("frequency",), network="relu", width=256, depth=4, frequency=FrequencyConfig(levels=10))
-    ),
+    "pe3": Model(FieldConfig(encoder=("frequency",), network="relu", width=256, depth=4, frequency=LEVELS)),
     "sl2a": Model(sl2a(512)),
     "sl2a_low_rank": Model(sl2a(256, rank=32)),
     "sl2a_128": Model(sl2a(500, width=128)),
