@@ -14,8 +14,8 @@ import torch
 
 CANDIDATES = {"cpu": (2**10, 2**11, 2**12, 2**13, 2**14, 2**16), "cuda": (2**15, 2**16, 2**17, 2**18)}
 REPEATS = 3
-HOPELESS = 1.15
-"""Where a size is so many times slower than the best, larger ones are not tried."""
+SLOWER = 1.03
+"""Where a size is so many times slower than the best, larger ones, which need more memory, are not tried."""
 
 
 def fastest_chunk(run: Callable[[int], None], points: int, device: torch.device) -> int:
@@ -31,7 +31,7 @@ def fastest_chunk(run: Callable[[int], None], points: int, device: torch.device)
         try:
             run(size)
             seconds[size] = min(_timed(run, size, device) for _ in range(REPEATS)) / size
-            if seconds[size] > HOPELESS * min(seconds.values()):
+            if seconds[size] > SLOWER * min(seconds.values()):
                 break
         except torch.OutOfMemoryError:
             break
