@@ -14,6 +14,7 @@ import recon3d.bench.step_variants as step_variants
 from recon3d.bench.options import Options
 from recon3d.bench.report import Report
 
+PROCESS = "import sys; from recon3d.bench.step_variants import report; report(sys.argv[1:])"
 MODELS = ("siren", "spder", "spder_arctan", "sl2a")
 
 
@@ -44,6 +45,6 @@ def signal_step(options: Options) -> Report:
 
 def _run(model: str, kind: str, size: int, repeats: int, options: Options) -> dict[str, float]:
     threads = str(options.threads or 0)
-    command = [sys.executable, "-m", "recon3d.bench.step_variants", model, kind, str(size), str(repeats), threads]
+    command = [sys.executable, "-c", PROCESS, model, kind, str(size), str(repeats), threads]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(result.stdout.splitlines()[-1])

@@ -1,7 +1,4 @@
-"""One variant of a full-batch step, as a process of its own.
-
-python -m recon3d.bench.step_variants MODEL chunked|plain SIZE REPEATS THREADS
-"""
+"""One variant of a full-batch step, for a process of its own: MODEL chunked|plain SIZE REPEATS THREADS."""
 
 from __future__ import annotations
 
@@ -91,7 +88,7 @@ def _make(model: str, size: int) -> tuple[Field, Tensor, Tensor]:
     return field, x, target
 
 
-def main(model: str, kind: str, size: int, repeats: int, threads: int) -> dict[str, float]:
+def measure(model: str, kind: str, size: int, repeats: int, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads or physical_cores())
     if kind == "chunked":
         keep_freed_memory()
@@ -117,6 +114,7 @@ def _peak_mb() -> float:
     return math.ceil(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
 
 
-if __name__ == "__main__":
-    figures = main(sys.argv[1], sys.argv[2], *(int(value) for value in sys.argv[3:6]))
-    print(json.dumps(figures))
+def report(arguments: list[str]) -> None:
+    """Print the figures of the variant that the command line names as one line of JSON."""
+    model, kind, *numbers = arguments
+    print(json.dumps(measure(model, kind, *(int(number) for number in numbers))))

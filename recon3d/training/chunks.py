@@ -7,6 +7,7 @@ fixed cost (the gradient of a hash table). The best size depends on the machine 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -14,8 +15,10 @@ import torch
 
 CANDIDATES = {"cpu": (2**10, 2**11, 2**12, 2**13, 2**14, 2**16), "cuda": (2**15, 2**16, 2**17, 2**18)}
 REPEATS = 3
-SLOWER = 1.03
-"""Where a size is so many times slower than the best, larger ones, which need more memory, are not tried."""
+PAYS = 0.95
+"""A larger chunk needs more memory: it must cost at most so much of the time of the best smaller one."""
+MISSES = 2
+"""After so many sizes that do not pay, larger ones are not tried."""
 
 
 def fastest_chunk(run: Callable[[int], None], points: int, device: torch.device) -> int:
@@ -24,18 +27,20 @@ def fastest_chunk(run: Callable[[int], None], points: int, device: torch.device)
     Not more than ``points``, the size of the batch. Sizes for which memory runs out are passed over.
     """
     sizes = sorted({min(size, points) for size in CANDIDATES[device.type]})
-    if len(sizes) == 1:
-        return sizes[0]
-    seconds: dict[int, float] = {}
-    for size in sizes:
+    best, least, misses = sizes[0], math.inf, 0
+    for size in sizes if len(sizes) > 1 else []:
         try:
             run(size)
-            seconds[size] = min(_timed(run, size, device) for _ in range(REPEATS)) / size
-            if seconds[size] > SLOWER * min(seconds.values()):
-                break
+            seconds = min(_timed(run, size, device) for _ in range(REPEATS)) / size
         except torch.OutOfMemoryError:
             break
-    return min(seconds, key=lambda size: seconds[size]) if seconds else sizes[0]
+        if seconds < PAYS * least:
+            best, least, misses = size, seconds, 0
+        else:
+            misses += 1
+        if misses == MISSES:
+            break
+    return best
 
 
 def _timed(run: Callable[[int], None], size: int, device: torch.device) -> float:
