@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recon3d.bench.fits import curves_of, fit, folder_name, mean, whole
+from recon3d.bench.fits import curves_of, fit, mean, whole
 from recon3d.bench.models import MODELS, Model, siren, sl2a
 from recon3d.bench.options import Options
-from recon3d.bench.pictures import EIGHT, image_file
+from recon3d.bench.pictures import EIGHT
 from recon3d.bench.report import Report
-from recon3d.bench.spder_images import bicubic_psnr
+from recon3d.bench.spder_images import bicubic_psnr, image_config
 from recon3d.config import AudioConfig, ImageConfig
 from recon3d.data.signal import Signal
 from recon3d.export.signals import write_signal
@@ -38,19 +38,8 @@ COMPARED = ("siren3", "gauss", "mfn", "wire", "incode", "finer", "pe3", "sl2a")
 
 
 def color_config(options: Options, bench: str, name: str, model: str, size: int, **changes: object) -> ImageConfig:
-    config = ImageConfig(
-        data=image_file(name, options.out / "images"),
-        out=options.out / bench,
-        name=folder_name(Path(name).stem, model),
-        steps=1,
-        channels="rgb",
-        square=True,
-        size=(size, size),
-        device=options.device,
-        threads=options.threads,
-        seed=options.seed,
-    )
-    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+    """A square image in colour, all its pixels at every step."""
+    return image_config(options, bench, name, model, size, **{"channels": "rgb", **changes})
 
 
 def sl2a_image(options: Options) -> Report:
