@@ -156,7 +156,15 @@ def test_a_signal_stops_after_the_step_and_saves(tmp_path, number):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_second_ctrl_c_does_not_wait(tmp_path):
+@pytest.fixture
+def interrupts():
+    """Python's own handling of Ctrl-C, which a process that was started in the background lacks."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path, interrupts):
     def twice(task):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
