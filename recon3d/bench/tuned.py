@@ -17,8 +17,8 @@ from recon3d.tuning.search import SEARCHES
 
 CANDIDATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 RATES: dict[str, float] = {"siren": 2e-4, "sl2a": 5e-4, "spder": 1e-4}
-"""By model: ``recon3d bench rates --models siren sl2a spder --images moon --size 64 --steps 100``. What is not here has no
-tuned column."""
+"""From ``recon3d bench rates --models siren sl2a spder --images moon --size 64 --steps 100``; a model that is not here
+has no tuned column."""
 
 
 def tuned_models(models: dict[str, Model]) -> dict[str, Model]:
