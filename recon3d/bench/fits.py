@@ -110,3 +110,8 @@ def curves_of(fits: dict[str, list[Fit]]) -> dict[str, Curve]:
         model: (list(map(float, range(len(found[0].psnr)))), np.mean([one.psnr for one in found], axis=0).tolist())
         for model, found in fits.items()
     }
+
+
+def mean_measured(configs: Sequence[SignalConfig], steps: int, key: str) -> float:
+    """Fit every configuration for ``steps`` updates; the mean of one figure of their whole signals."""
+    return mean([fit(config, (steps,), whole).measured[steps][key] for config in configs])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from recon3d.bench.fits import Fit, curves_of, fit, folder_name, mean, whole
+from recon3d.bench.fits import Fit, curves_of, fit, folder_name, mean, mean_measured, whole
 from recon3d.bench.models import MODELS, Model
 from recon3d.bench.options import Options
 from recon3d.bench.pictures import EIGHT, image_file
@@ -15,7 +15,8 @@ from recon3d.bench.report import Report
 from recon3d.bench.tuned import tuned_models
 from recon3d.config import ImageConfig
 from recon3d.metrics.signal import psnr
-from recon3d.tasks.measurements import read_signal
+from recon3d.tasks.evaluation import upsampled
+from recon3d.tasks.measurements import read_signal, shrunk
 
 TABLE_1 = {
     "relu": {"psnr_25": 15.4, "psnr_100": 17.4, "psnr_500": 19.9},
@@ -124,15 +125,17 @@ def spder_superres(options: Options) -> Report:
         [f"psnr_{scale}x" for scale in scales],
         paper=TABLE_3,
     )
+
+    def config(image: str, name: str, scale: int) -> ImageConfig:
+        return image_config(options, report.name, image, f"{name}-{scale}x", size, train_scale=scale)
+
     for name in models:
-        figures = {}
-        for scale in scales:
-            found = []
-            for image in images:
-                config = image_config(options, report.name, image, f"{name}-{scale}x", size, train_scale=scale)
-                found.append(fit(MODELS[name].into(config), (steps,), whole))
-            figures[f"psnr_{scale}x"] = mean([one.measured[steps]["psnr"] for one in found])
-        report.figures[name] = figures
+        report.figures[name] = {
+            f"psnr_{scale}x": mean_measured(
+                [MODELS[name].into(config(image, name, scale)) for image in images], steps, "psnr"
+            )
+            for scale in scales
+        }
     bicubic = {}
     for scale in scales:
         values = [bicubic_psnr(image_config(options, report.name, image, "", size), scale) for image in images]
@@ -142,11 +145,8 @@ def spder_superres(options: Options) -> Report:
 
 
 def bicubic_psnr(config: ImageConfig, scale: int) -> float:
-    """What bicubic upsampling of the shrunk image reaches."""
-    from recon3d.tasks.measurements import shrunk
-
+    """What bicubic upsampling of the shrunk image reaches, as the evaluation of a run has it."""
     signal = read_signal(config)
     truth = torch.from_numpy(signal.normalized())
     small = torch.from_numpy(shrunk(signal, scale).normalized())
-    up = torch.nn.functional.interpolate(small.permute(2, 0, 1)[None], truth.shape[:2], mode="bicubic")
-    return psnr(up[0].permute(1, 2, 0).contiguous(), truth)
+    return psnr(upsampled(small, signal.grid), truth)

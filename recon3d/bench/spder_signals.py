@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from recon3d.bench.fits import curves_of, fit, folder_name, mean, whole
+from recon3d.bench.fits import curves_of, fit, folder_name, mean, mean_measured, whole
 from recon3d.bench.models import MODELS, Model
 from recon3d.bench.options import Options
 from recon3d.bench.report import Report
@@ -84,15 +84,18 @@ def spder_audio_interp(options: Options) -> Report:
         [f"mse_{factor}x" for factor in factors],
         paper=TABLE_4,
     )
+
+    def config(path: str, name: str, factor: int) -> AudioConfig:
+        return audio_config(options, report.name, path, f"{name}-{factor}x", train_every=factor)
+
     for name in models:
-        figures = {}
-        for factor in factors:
-            found = []
-            for path in _files(options, "sound"):
-                config = audio_config(options, report.name, path, f"{name}-{factor}x", train_every=factor)
-                found.append(fit(_for_audio(MODELS[name]).into(config), (steps,), whole))
-            figures[f"mse_{factor}x"] = mean([one.measured[steps]["mse"] for one in found])
-        report.figures[name] = figures
+        model = _for_audio(MODELS[name])
+        report.figures[name] = {
+            f"mse_{factor}x": mean_measured(
+                [model.into(config(path, name, factor)) for path in _files(options, "sound")], steps, "mse"
+            )
+            for factor in factors
+        }
     return report
 
 
