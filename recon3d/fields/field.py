@@ -35,25 +35,16 @@ class Field(nn.Module):
         """
         with torch.enable_grad():
             x = x if x.requires_grad else x.detach().requires_grad_()
-            rows = [_slope(value, x) for value in self(x).unbind(dim=1)]
+            rows = [slope_of(value, x) for value in self(x).unbind(dim=1)]
         gradient = torch.stack(rows, dim=1)
         return gradient if torch.is_grad_enabled() else gradient.detach()
-
-    def laplacian(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        """The sum of every value's second derivatives at ``x``, by autograd; differentiable again."""
-        with torch.enable_grad():
-            x = x if x.requires_grad else x.detach().requires_grad_()
-            gradient = self.gradient(x)
-            second = [[_slope(gradient[:, c, i], x)[:, i] for i in range(self.in_dim)] for c in range(self.out_dim)]
-            laplacian = torch.stack([torch.stack(parts).sum(dim=0) for parts in second], dim=1)
-        return laplacian if torch.is_grad_enabled() else laplacian.detach()
 
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def _slope(value: Float[Tensor, "n"], x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-    """d value / d x, point by point; 0 where the value does not depend on x."""
+def slope_of(value: Float[Tensor, "n"], x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """d value / d x (N, d), point by point; 0 where the value does not depend on x. Differentiable again."""
     if not value.requires_grad:
         return torch.zeros_like(x)
     return torch.autograd.grad(value.sum(), x, create_graph=True, materialize_grads=True)[0]

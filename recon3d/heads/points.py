@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recon3d.fields.field import slope_of
+
 
 @runtime_checkable
 class DifferentiableField(Protocol):
@@ -48,12 +50,11 @@ def laplacian_head(grid: tuple[int, ...]) -> PointHead:
     def head(field: DifferentiableField, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
         with torch.enable_grad():
             x = x if x.requires_grad else x.detach().requires_grad_()
-            slope = field.gradient(x)
+            gradient = field.gradient(x)
             sums = []
-            for channel in slope.unbind(1):
+            for channel in gradient.unbind(1):
                 second = [
-                    torch.autograd.grad(channel[:, axis].sum(), x, create_graph=True)[0][:, axis] * step**2
-                    for axis, step in enumerate(spacing.tolist())
+                    slope_of(channel[:, axis], x)[:, axis] * step**2 for axis, step in enumerate(spacing.tolist())
                 ]
                 sums.append(torch.stack(second).sum(0))
         return torch.stack(sums, dim=1)
