@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recon3d.errors import UserError
-from recon3d.export.marching import ValueFn
+from recon3d.export.levelset import ValueFn
 
 HALF_LIGHT = math.log(2.0)
 _RAYS_AT_ONCE = 1024

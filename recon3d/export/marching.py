@@ -2,7 +2,7 @@
 
 Conventions. The fine lattice has ``resolution`` cells an axis over [-1, 1]^3, so lattice point i lies at
 -1 + 2 i / resolution. A value above the level is inside. A ring of outside points is laid around the cube, and every
-lattice point that the coarse grid does not ask for is outside too, so the surface is always closed.
+lattice point that the coarse grid does not ask for is on the side of its coarse cell, so the surface is always closed.
 
 How. The lattice is walked in slabs along x; a slab holds its values densely (some tens of MB), evaluates just the
 corners of those fine cells that overlap an active coarse cell, each once, and hands its blocks to PyMCubes. PyMCubes
@@ -24,17 +24,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recon3d.errors import UserError
-
-ValueFn = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
+from recon3d.export.levelset import NoSurfaceError, ValueFn
 
 # A vertex keeps this share of an edge's length from the edge's ends: where a value equals the level, the vertices of
 # all edges that meet there would coincide and give faces without area. At 64^3 it is 6e-6 of the cube's half size.
 _END_MARGIN = 2e-4
 _SLAB_BYTES = 64 * 2**20
-
-
-class NoSurfaceError(UserError):
-    """The level lies outside the field's values, or there is nowhere to look for it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,7 @@ def extract_surface(
     level: float,
     resolution: int,
     active: Bool[np.ndarray, "r r r"],
+    inside: Bool[np.ndarray, "r r r"] | None = None,
     *,
     block: int = 32,
     batch_points: int = 2**18,
@@ -66,8 +62,9 @@ def extract_surface(
     """The level set of ``value_fn`` inside the active cells, as PyMCubes on the dense lattice would give it.
 
     ``value_fn`` takes at most ``batch_points`` points in field coordinates, float32 on ``device``. The cells of
-    ``active[ix, iy, iz]`` divide [-1, 1]^3 evenly; outside the true ones the value counts as outside. ``progress`` is
-    called with the share done, 0..1. Raises UserError where there is no surface, or where a value is not finite.
+    ``active[ix, iy, iz]`` divide [-1, 1]^3 evenly; of the others, those of ``inside`` (None: none) count as inside.
+    ``progress`` is called with the share done, 0..1. Raises UserError where there is no surface, or where a value is
+    not finite.
     """
     if resolution < 1 or block < 1 or batch_points < 1:
         raise UserError(f"resolution {resolution}, block {block} and batch {batch_points} must be at least 1")
@@ -77,7 +74,7 @@ def extract_surface(
         raise ValueError(f"active grid of shape {active.shape}, not a cube")
     if not active.any():
         raise NoSurfaceError("no surface: the active region is empty (the occupancy grid has no occupied cell)")
-    lattice = _Lattice(resolution, active)
+    lattice = _Lattice(resolution, active, inside)
     welder = _Welder()
     sample = _Sampler(value_fn, resolution, batch_points, torch.device(device))
     for share, slab in _slabs(lattice, sample, block):
@@ -89,7 +86,8 @@ def extract_surface(
     if welder.count == 0:
         raise NoSurfaceError(
             f"no surface at level {level:g}: the values in the active region span [{sample.low:g}, {sample.high:g}]; "
-            "choose a level between them"
+            "choose a level between them",
+            (sample.low, sample.high),
         )
     vertices, faces = welder.vertices_and_faces()
     vertices *= 2.0 / resolution
@@ -98,9 +96,12 @@ def extract_surface(
 
 
 class _Lattice:
-    """Which points of the padded lattice are evaluated. Padded index p = i + 1, 0 <= p < ``size`` = resolution + 3."""
+    """Which points of the padded lattice are evaluated, and on which side the others are. Padded index p = i + 1,
+    0 <= p < ``size`` = resolution + 3."""
 
-    def __init__(self, resolution: int, active: Bool[np.ndarray, "r r r"]) -> None:
+    def __init__(
+        self, resolution: int, active: Bool[np.ndarray, "r r r"], inside: Bool[np.ndarray, "r r r"] | None
+    ) -> None:
         coarse = active.shape[0]
         i = np.arange(-1, resolution + 2)
         # The coarse cells that overlap one of the two fine cells beside point i: first[i] <= c < last[i].
@@ -108,7 +109,10 @@ class _Lattice:
         self.last = np.clip(-(-(i + 1) * coarse // resolution), 0, coarse)
         self.last[[0, -1]] = self.first[[0, -1]]  # the padding is never evaluated
         self.active, self.resolution, self.size = active, resolution, resolution + 3
+        self.inside = None if inside is None or not inside.any() else inside
+        self.cell = np.clip(i * coarse // resolution, 0, coarse - 1)  # a coarse cell that point i lies in
         self._plane_of: tuple[tuple[int, int], np.ndarray] | None = None
+        self._sides_of: tuple[int, np.ndarray] | None = None
 
     def plane(self, p: int) -> Bool[np.ndarray, "size size"]:
         """The points of plane x = p that are corners of a fine cell which overlaps an active coarse cell."""
@@ -119,6 +123,18 @@ class _Lattice:
                 wanted = self._spread(wanted, axis)
             self._plane_of = (cells, wanted)
         return self._plane_of[1]
+
+    def sides(self, p: int) -> Float[np.ndarray, "size size"] | float:
+        """The values of the points of plane x = p until they are evaluated: +inf inside, -inf outside."""
+        if self.inside is None or p in (0, self.size - 1):
+            return -np.inf
+        cell = int(self.cell[p])
+        if self._sides_of is None or self._sides_of[0] != cell:
+            sides = np.full((self.size, self.size), -np.inf, np.float32)
+            within = self.cell[1:-1]
+            sides[1:-1, 1:-1][self.inside[cell][np.ix_(within, within)]] = np.inf
+            self._sides_of = (cell, sides)
+        return self._sides_of[1]
 
     def _spread(self, wanted: np.ndarray, axis: int) -> np.ndarray:
         """Along one axis, from coarse cells to the lattice points that need them (a running count, differenced)."""
@@ -159,7 +175,8 @@ class _Sampler:
 
 @dataclass
 class _Slab:
-    """Values on planes p .. p + t of the padded lattice (-inf where not evaluated), and where any was, seen along x."""
+    """Values on planes p .. p + t of the padded lattice (infinite where not evaluated), and where any was evaluated,
+    seen along x."""
 
     p: int
     values: Float[np.ndarray, "t size size"]
@@ -170,20 +187,20 @@ def _slabs(lattice: _Lattice, sample: _Sampler, block: int) -> Iterator[tuple[fl
     """Walks the lattice along x; neighbours share one plane, which is evaluated once. Empty slabs are skipped."""
     size = lattice.size
     thick = max(2, min(block, _SLAB_BYTES // (4 * size * size)))
-    values = np.full((thick + 1, size, size), -np.inf, np.float32)
-    wanted = np.zeros((thick + 1, size, size), bool)
-    clean = True
+    values = np.empty((thick + 1, size, size), np.float32)
+    wanted = np.empty((thick + 1, size, size), bool)
+    filled = False
     for p in range(0, size - 1, thick):
         planes = min(thick, size - 1 - p)
-        if p > 0 and not clean:
-            values[0], wanted[0] = values[thick], wanted[thick]
-            values[1:] = -np.inf
+        values[0], wanted[0] = (values[thick], wanted[thick]) if filled else (lattice.sides(p), lattice.plane(p))
         for t in range(1, planes + 1):
             wanted[t] = lattice.plane(p + t)
         wanted[planes + 1 :] = False
         seen = np.logical_or.reduce(wanted, axis=0)
-        clean = not seen.any()
-        if not clean:
+        filled = bool(seen.any())
+        if filled:
+            for t in range(1, planes + 1):
+                values[t] = lattice.sides(p + t)
             sample.fill(values[1:], wanted[1:], p + 1)
             yield (p + planes) / (size - 1), _Slab(p, values[: planes + 1], seen)
 

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from recon3d.errors import UserError
 from recon3d.export.level import choose_level
-from recon3d.export.marching import NoSurfaceError, ValueFn, extract_surface
+from recon3d.export.levelset import ColorFn, NoSurfaceError, ValueFn
+from recon3d.export.marching import extract_surface
 from recon3d.geometry.boxes import Normalizer
 
 if TYPE_CHECKING:
     import trimesh
 
-ColorFn = Callable[[Float[Tensor, "n 3"], Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
 _LOG_RANGE = 4.0
 
 

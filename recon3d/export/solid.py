@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from recon3d.export.marching import ValueFn
+from recon3d.export.levelset import ValueFn
 
 SOLID_DENSITY = 1e6
 

@@ -1,0 +1,63 @@
+"""What every exporter needs to know of a run: where its surface is.
+
+Values above the level are inside; everything is in field coordinates, [-1, 1]^3. A density, a signed distance and an
+occupancy differ in what is known of them: of a density, in which cells it can be found; of a distance, how fast it can
+change; of an occupancy, nothing. :mod:`recon3d.export.refinement` makes the cells to search of whichever is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from recon3d.errors import UserError
+
+ValueFn = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
+ColorFn = Callable[[Float[Tensor, "n 3"], Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
+
+
+class NoSurfaceError(UserError):
+    """The level lies outside the field's values, or there is nowhere to look for it.
+
+    Attributes:
+        span: the least and the largest value met, None where the field was not asked.
+    """
+
+    def __init__(self, message: str, span: tuple[float, float] | None = None) -> None:
+        super().__init__(message)
+        self.span = span
+
+
+@dataclass(frozen=True)
+class LevelSet:
+    """The surface of a field: where ``value_fn`` is ``level``.
+
+    Attributes:
+        value_fn: values at (N, 3) points; above ``level`` is inside.
+        level: the value of the surface.
+        active: cells over [-1, 1]^3 in which the surface may lie, indexed [ix, iy, iz]; None: in any.
+        slope: |value(x) - value(y)| <= ``slope`` |x - y|, as for distances (slope 1); None: no bound is known.
+        color_fn: rgb in [0, 1] at points seen along unit directions, or None.
+        normals_from_field: whether the gradient of ``value_fn`` gives better normals than the triangles do.
+        explain: what to tell the user where no value crosses the level, given the least and the largest value met.
+    """
+
+    value_fn: ValueFn
+    level: float = 0.0
+    active: Bool[np.ndarray, "r r r"] | None = None
+    slope: float | None = None
+    color_fn: ColorFn | None = None
+    normals_from_field: bool = False
+    explain: Callable[[float, float], str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.slope is not None and not self.slope > 0:
+            raise ValueError(f"the bound on the slope is {self.slope}, but must be above 0")
+
+    def no_surface(self, error: NoSurfaceError) -> UserError:
+        """``error`` in the units that the user gives levels in."""
+        return UserError(self.explain(*error.span)) if self.explain and error.span else error
