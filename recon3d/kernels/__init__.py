@@ -10,10 +10,12 @@ from recon3d.kernels.cosine_series import chebyshev_angle, cosine_series
 from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
 from recon3d.kernels.marching import march_rays
 from recon3d.kernels.mlp import relu_mlp
+from recon3d.kernels.projection import back_project, project
 from recon3d.kernels.sine import damped_sine
 
 __all__ = [
     "HashLayout",
+    "back_project",
     "chebyshev_angle",
     "composite",
     "cosine_series",
@@ -21,5 +23,6 @@ __all__ = [
     "hash_encode",
     "hash_recall",
     "march_rays",
+    "project",
     "relu_mlp",
 ]
