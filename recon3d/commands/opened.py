@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=RunConfig)
 State = Literal["best", "last"]
-KINDS = {"nerf": "nerf", "image": "signal", "audio": "signal", "video": "signal"}
+KINDS = {"nerf": "nerf", "shape": "shape", "image": "signal", "audio": "signal", "video": "signal"}
 """Which of a command's modules serves the runs of a task."""
 
 

@@ -20,6 +20,7 @@ from recon3d.config.presets import task_of as task_of
 from recon3d.config.runs import Device as Device
 from recon3d.config.runs import OptimizerConfig as OptimizerConfig
 from recon3d.config.runs import RunConfig as RunConfig
+from recon3d.config.shapes import ShapeConfig as ShapeConfig
 from recon3d.config.signals import AudioConfig as AudioConfig
 from recon3d.config.signals import ImageConfig as ImageConfig
 from recon3d.config.signals import SignalConfig as SignalConfig

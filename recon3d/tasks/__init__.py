@@ -6,12 +6,14 @@ import torch
 
 from recon3d.config import RunConfig, task_of
 from recon3d.tasks.nerf import NerfTask
+from recon3d.tasks.shape import ShapeTask
 from recon3d.tasks.signal import SignalTask
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import load_task_state
 
 TASK_CLASSES: dict[str, type[NerfTask] | type[SignalTask]] = {
     "nerf": NerfTask,
+    "shape": ShapeTask,
     "image": SignalTask,
     "audio": SignalTask,
     "video": SignalTask,
