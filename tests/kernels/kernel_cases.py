@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
 from recon3d.kernels import HashLayout
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -159,3 +160,38 @@ def cosine_inputs(rows: int, dim: int, width: int, terms: int, dtype: torch.dtyp
     coefficients = torch.randn(dim, width, terms, generator=generator, dtype=dtype) / terms
     grad = torch.randn(rows, width, generator=generator, dtype=dtype)
     return theta, weight, coefficients, grad
+
+
+def scans() -> dict[str, tuple[ScanGeometry, VolumeGrid]]:
+    """Small scans of every geometry, with volumes of unequal sides that some rays miss."""
+    turn = torch.arange(5) * 1.3
+    slice_, block = VolumeGrid((1, 8, 11), (1.0, 0.8, 7.0), (0.3, -0.4, 0.0)), VolumeGrid((6, 7, 9), (1.0, 1.2, 0.9))
+    diagonal = torch.tensor([0.0, 0.25, 0.5, 1.25]) * torch.pi
+    return {
+        "parallel": (ScanGeometry.parallel(turn, 13, 1.1, axis_offset=0.7), slice_),
+        "diagonal": (ScanGeometry.parallel(diagonal, 12, 1.0), VolumeGrid((1, 8, 8), (1.0, 1.0, 1.0))),
+        "fan": (ScanGeometry.fan(turn, 12, 1.5, 20.0, 10.0, detector_offset=0.4), slice_),
+        "arc": (ScanGeometry.fan(turn, 12, 1.5, 20.0, 10.0, curved=True, detector_offset=0.4), slice_),
+        "far": (ScanGeometry.fan(turn, 12, 1.0, 1e6, 10.0), slice_),
+        "inside": (ScanGeometry.fan(turn, 12, 3.0, 2.0, 10.0), slice_),
+        "parallel3d": (ScanGeometry.parallel(turn, 8, 1.3, rows=7, row_pitch=1.1, tilt=0.1), block),
+        "cone": (ScanGeometry.cone(turn, 8, 7, 1.7, 15.0, 10.0, axis_offset=0.5, tilt=-0.1), block),
+        "cylinder": (ScanGeometry.cone(turn, 8, 7, 1.7, 15.0, 10.0, curved=True), block),
+        "helix": (ScanGeometry.helical(turn, 8, 7, 1.7, 15.0, 10.0, rise=4.0), block),
+        "laminography": (ScanGeometry.laminography(turn, 8, 7, 1.3, inclination=1.2), block),
+        "thin": (ScanGeometry.laminography(turn, 8, 7, 1.3, inclination=0.5), VolumeGrid((1, 1, 9), (1.0, 1.0, 1.0))),
+    }
+
+
+SCANS = scans()
+
+
+def projection_inputs(name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, tuple, tuple]:
+    """Volume, projections, and what follows them in a call of project and of back_project."""
+    geometry, grid = SCANS[name]
+    generator = torch.Generator().manual_seed(len(name))
+    volume = torch.randn(grid.shape, generator=generator, dtype=dtype)
+    projections = torch.randn(geometry.shape, generator=generator, dtype=dtype)
+    rest = list(grid.spacing), list(grid.center), geometry.divergent, geometry.curved
+    forward = geometry.vectors, geometry.rows, geometry.columns, *rest
+    return volume, projections, forward, (geometry.vectors, list(grid.shape), *rest)

@@ -9,6 +9,7 @@ from kernel_cases import (
     HASH_SHAPES,
     IMPLEMENTATIONS,
     PACKS,
+    SCANS,
     cosine_inputs,
     hash_inputs,
     hash_layout,
@@ -16,6 +17,7 @@ from kernel_cases import (
     move,
     occupancy_blobs,
     packed_samples,
+    projection_inputs,
     rays_through_box,
     sine_arguments,
 )
@@ -25,6 +27,7 @@ from recon3d.kernels.compositing import reference as compositing_reference
 from recon3d.kernels.cosine_series import reference as cosine_reference
 from recon3d.kernels.hash_grid import reference as hash_reference
 from recon3d.kernels.marching import reference as marching_reference
+from recon3d.kernels.projection import reference as projection_reference
 from recon3d.kernels.sine import reference as sine_reference
 
 pytestmark = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -335,3 +338,34 @@ def test_cosine_series_of_nan(implementation):
     value = implementation.of("cosine_series").series(theta, None, coefficients, 0)
     assert value.isnan().all(1).nonzero().tolist() == [[3]]
     assert not value[torch.arange(10) != 3].isnan().any()
+
+
+PROJECTIONS = [(scan, torch.float64, 1e-12) for scan in SCANS]
+PROJECTIONS += [(scan, torch.float32, 3e-6) for scan in ("diagonal", "far", "arc", "cone")]
+
+
+@pytest.mark.parametrize(("scan", "dtype", "tolerance"), PROJECTIONS)
+def test_projection(implementation, scan, dtype, tolerance):
+    module = implementation.of("projection")
+    volume, projections, forward, backward = projection_inputs(scan, dtype)
+    truth = projection_reference.project(volume.double(), *forward)
+    value = module.project(volume.to(implementation.device), *forward).cpu()
+    assert value.dtype == dtype and value.shape == truth.shape
+    assert (value - truth).abs().max() < tolerance * truth.abs().max()
+    truth = projection_reference.back_project(projections.double(), *backward)
+    value = module.back_project(projections.to(implementation.device), *backward).cpu()
+    assert value.dtype == dtype and value.shape == truth.shape
+    assert (value - truth).abs().max() < tolerance * truth.abs().max()
+
+
+def test_projection_of_nothing_and_strided(implementation):
+    module = implementation.of("projection")
+    volume, projections, forward, backward = projection_inputs("cone", torch.float64)
+    volume, projections = move((volume, projections), implementation.device)
+    none = forward[0][:0]
+    assert module.project(volume, none, *forward[1:]).shape == (0, 7, 8)
+    assert not module.back_project(projections[:0], none, *backward[1:]).any()
+    for run, value, rest in ((module.project, volume, forward), (module.back_project, projections, backward)):
+        strided = value.mT.contiguous().mT
+        assert not strided.is_contiguous()
+        assert_close(run(strided, *rest), run(value, *rest))

@@ -7,7 +7,7 @@ import os
 
 import pytest
 import torch
-from kernel_cases import hash_layout
+from kernel_cases import hash_layout, projection_inputs
 
 from recon3d.kernels.sine import DAMPINGS
 
@@ -112,3 +112,16 @@ def test_cosine_series_compiles(compiled, order):
     cuda.angles(theta, coefficients, grad, order)
     assert [name for name, _ in compiled] == ["_series", "_coefficients", "_angles"]
     assert all("mma" in ptx for _, ptx in compiled)
+
+
+@pytest.mark.parametrize("scan", ["parallel", "arc", "cone", "cylinder"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_projection_compiles(compiled, scan, dtype):
+    cuda = importlib.import_module("recon3d.kernels.projection.cuda")
+    volume, projections, forward, backward = projection_inputs(scan, dtype)
+    cuda.project(volume, *forward)
+    cuda.back_project(projections, *backward)
+    assert [name for name, _ in compiled] == ["_walk", "_walk"]
+    assert "red.global" in compiled[1][1] or "atom.global" in compiled[1][1]
+    if dtype == torch.float32 and scan == "cone":
+        assert not any(".f64" in ptx for _, ptx in compiled)
