@@ -1,20 +1,22 @@
-"""How near one surface is to another: Chamfer distance, F-score, normal consistency.
+"""How near one surface is to another: Chamfer distance, F-score, normal consistency, Hausdorff distance.
 
-Both surfaces are sampled evenly by area, and each sample takes the distance to the nearest sample of the other. So
-equal surfaces that are triangulated differently do not score 0: about half the spacing of samples stays, 0.5 sqrt(area
-/ samples). One seed samples either mesh, whichever side it is on: swapping the meshes swaps accuracy and completeness.
+Both surfaces are sampled evenly by area, and each sample takes the distance to the nearest place on the other surface
+(not to its nearest sample: that would add about half the spacing of samples). So equal surfaces score 0 however they
+are triangulated. One seed samples either mesh, whichever side it is on: swapping the meshes swaps accuracy and
+completeness.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from recon3d.errors import UserError
+from recon3d.kernels.triangles import TriangleTree
 
 if TYPE_CHECKING:
     import trimesh
@@ -36,14 +38,17 @@ class ThresholdScore:
 @dataclass(frozen=True)
 class MeshScores:
     """``accuracy``: mean distance from the prediction to the reference; ``completeness``: the other way; ``chamfer``:
-    the mean of the two; all in world units. ``normal_consistency``: mean |n . n'| with the nearest sample's normal,
-    over both directions. ``diagonal``: of the reference's bounding box."""
+    the mean of the two; all in world units. ``normal_consistency``: mean |n . n'| with the normal of the nearest face,
+    over both directions. ``hausdorff``: the largest of all samples' distances; ``hausdorff_95``: the larger of the two
+    directions' 95th percentiles. ``diagonal``: of the reference's bounding box."""
 
     chamfer: float
     chamfer_share: float
     accuracy: float
     completeness: float
     normal_consistency: float
+    hausdorff: float
+    hausdorff_95: float
     diagonal: float
     samples: int
     thresholds: tuple[ThresholdScore, ...]
@@ -54,8 +59,7 @@ class MeshScores:
 
     def as_dict(self) -> dict[str, float]:
         """Flat, for JSON: f_score_0.01, precision_0.01, ..."""
-        names = ("chamfer", "chamfer_share", "accuracy", "completeness", "normal_consistency", "diagonal", "samples")
-        flat = {name: getattr(self, name) for name in names}
+        flat = {key: value for key, value in asdict(self).items() if key != "thresholds"}
         for score in self.thresholds:
             for name in ("f_score", "precision", "recall"):
                 flat[f"{name}_{score.threshold:g}"] = getattr(score, name)
@@ -74,18 +78,16 @@ def compare_meshes(
     ``samples``: points on each mesh; ``thresholds``: shares of the diagonal of the reference's bounding box. Raises
     UserError for a mesh without area or with coordinates that are not finite.
     """
-    from scipy.spatial import cKDTree
-
     if samples < 1:
         raise UserError(f"cannot compare meshes with {samples} samples; take at least 1")
     points, normals = sample_surface(prediction, samples, seed, "predicted mesh")
     true_points, true_normals = sample_surface(reference, samples, seed, "reference mesh")
-    used = np.asarray(reference.vertices)[np.unique(reference.faces)]
-    diagonal = float(np.linalg.norm(used.max(axis=0) - used.min(axis=0)))
-    to_reference, nearest_true = cKDTree(true_points).query(points, workers=-1)
-    to_prediction, nearest = cKDTree(points).query(true_points, workers=-1)
-    forward = np.abs(np.einsum("ij,ij->i", normals, true_normals[nearest_true])).mean()
-    backward = np.abs(np.einsum("ij,ij->i", true_normals, normals[nearest])).mean()
+    true_faces = np.asarray(reference.vertices, np.float64)[np.asarray(reference.faces)]
+    diagonal = float(np.linalg.norm(true_faces.max(axis=(0, 1)) - true_faces.min(axis=(0, 1))))
+    to_reference, forward = _distances(points, normals, true_faces)
+    to_prediction, backward = _distances(
+        true_points, true_normals, np.asarray(prediction.vertices, np.float64)[np.asarray(prediction.faces)]
+    )
     accuracy, completeness = float(to_reference.mean()), float(to_prediction.mean())
     chamfer = (accuracy + completeness) / 2
     return MeshScores(
@@ -93,11 +95,25 @@ def compare_meshes(
         chamfer_share=chamfer / diagonal,
         accuracy=accuracy,
         completeness=completeness,
-        normal_consistency=float(forward + backward) / 2,
+        normal_consistency=(forward + backward) / 2,
+        hausdorff=float(max(to_reference.max(), to_prediction.max())),
+        hausdorff_95=float(max(np.percentile(to_reference, 95), np.percentile(to_prediction, 95))),
         diagonal=diagonal,
         samples=samples,
         thresholds=tuple(_score(t, t * diagonal, to_reference, to_prediction) for t in thresholds),
     )
+
+
+def _distances(
+    points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"], corners: Float[np.ndarray, "f 3 3"]
+) -> tuple[Float[np.ndarray, "n"], float]:
+    """Distances from points to triangles, and the mean |n . n'| with the normals of the nearest ones."""
+    of_face = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.linalg.norm(of_face, axis=1)
+    flat = length > 0  # a face without area has no normal, and its places belong to its neighbours too
+    distance, face = TriangleTree(corners[flat]).nearest(points)
+    unit = of_face[flat][face] / length[flat][face, None]
+    return distance, float(np.abs(np.einsum("ij,ij->i", normals, unit)).mean())
 
 
 def _score(
