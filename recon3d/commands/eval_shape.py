@@ -139,8 +139,8 @@ def told(figures: dict[str, Any]) -> str:
         share = 100 / figures["shape"]["diagonal"]
         lines.append(
             f"distance: mean |error| {figures['near_error']:.3g} near the surface "
-            f"({figures['near_error'] * share:.4f}% of the diagonal), {figures['far_error']:.3g} anywhere; right side near the surface: "
-            f"{100 * figures['near_sign_accuracy']:.2f}%"
+            f"({figures['near_error'] * share:.4f}% of the diagonal), {figures['far_error']:.3g} anywhere; "
+            f"right side near the surface: {100 * figures['near_sign_accuracy']:.2f}%"
         )
     if "surface_error" in figures:
         lines.append(f"mean |value| on the surface: {figures['surface_error']:.3g}")

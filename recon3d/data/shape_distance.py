@@ -3,8 +3,8 @@
 open3d's ray casting measures distances. Which side a point is on is a rule of its own (:data:`SIGNS`):
 
 - parity: a ray from the point crosses the surface an odd number of times. Exact for watertight meshes.
-- winding: the generalised winding number is above 1/2 (:mod:`recon3d.data.winding`). For meshes with holes, or with
-  parts that overlap; faces must look outwards.
+- winding: the generalised winding number is above 1/2 (:mod:`recon3d.kernels.winding_number`). For meshes with holes,
+  or with parts that overlap; faces must look outwards.
 - unsigned: no point is inside; the shape is the shell of points nearer to the surface than ``shell``. For sheets.
 """
 
@@ -20,9 +20,9 @@ from jaxtyping import Bool, Float
 
 from recon3d.data.ray_casting import import_open3d
 from recon3d.data.shape_files import Shape
-from recon3d.data.winding import WindingNumber
 from recon3d.errors import UserError
 from recon3d.geometry.boxes import Normalizer
+from recon3d.kernels.winding_number import WindingNumber
 
 Sign = Literal["auto", "parity", "winding", "unsigned"]
 Rule = Literal["parity", "winding", "unsigned"]
