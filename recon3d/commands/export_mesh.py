@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -14,21 +15,44 @@ from recon3d.commands.opened import RunOptions, opened
 from recon3d.config import NerfConfig
 from recon3d.errors import UserError
 
+if TYPE_CHECKING:
+    from recon3d.export.postprocess import Step
+
+Box = tuple[float, float, float, float, float, float]
+
 
 @dataclass(frozen=True)
 class ExportMesh(RunOptions):
-    """Export the surface of a run as GLB, PLY and OBJ, in the world coordinates and units of the input."""
+    """Export the surface of a run as GLB, PLY and OBJ, in the world coordinates and units of the input.
+
+    What is done to the mesh after it was extracted (from --keep-cavities on) is done in the order given here on the
+    command line; what is on without being given comes first.
+    """
 
     resolution: int = 512
     """Cells per side of the grid that the surface is extracted on, over the scene's box."""
     level: float | None = None
-    """Density of the surface, per unit of field length (default: chosen from the field)."""
-    min_component_share: float = 0.005
-    """Connected pieces below this share of the surface's area are dropped."""
+    """Where the surface is. Radiance field: its density, per unit of field length (default: chosen from the field).
+    Signed distance: how far out from the field's own surface, in world units (default 0). Occupancy: the probability
+    (default 0.5)."""
     fill: bool = True
-    """Count as solid what no training camera can see into."""
+    """Radiance field: count as solid what no training camera can see into."""
+    newton: int | None = None
+    """Steps that move vertices onto the level of the field (default: 3 for signed distances, else 0)."""
     keep_cavities: bool = False
     """Keep closed surfaces inside the solid."""
+    min_component_share: float = 0.005
+    """Connected pieces below this share of the surface's area are dropped."""
+    largest: bool = False
+    """Keep the largest connected piece alone."""
+    crop: Box | None = None
+    """Cut to a box, in world units: low x, y, z, high x, y, z. The cut stays open."""
+    fill_holes: float | None = None
+    """Close holes that fit into a sphere of this radius, in world units."""
+    smooth: int | None = None
+    """Iterations of Taubin's smoothing, which does not shrink."""
+    simplify: int | None = None
+    """Faces that are left at most: edges are collapsed where it changes the surface least."""
     reference: Path | None = None
     """Ground-truth mesh to compare with."""
     output: Path | None = None
@@ -37,14 +61,16 @@ class ExportMesh(RunOptions):
 
 def main(args: list[str]) -> dict[str, Any]:
     options = tyro.cli(ExportMesh, args=args, prog="recon3d export mesh")
+    steps = steps_in_order(options, args)
+    if options.resolution < 2:
+        raise UserError(f"the resolution is {options.resolution}, but must be at least 2")
 
-    import torch
     from tqdm import tqdm
 
-    from recon3d.export.marching import ValueFn
     from recon3d.export.mesh import export_mesh
     from recon3d.export.meshfiles import write_mesh
-    from recon3d.export.solid import filled, solid_cells
+    from recon3d.export.sources import level_set
+    from recon3d.training.checkpoints import write_atomic
 
     reference = None if options.reference is None else _read_mesh(options.reference)
     with (
@@ -52,46 +78,72 @@ def main(args: list[str]) -> dict[str, Any]:
         tqdm(total=1.0, desc="mesh", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar,
     ):
         task = run.task
-        occupied = task.head.grid.occupied
-        density_fn: ValueFn = task.field.density
-        if options.fill:
-            solid = solid_cells(occupied.cpu().numpy(), task.lit_cells().cpu().numpy())
-            density_fn = filled(density_fn, torch.from_numpy(solid).to(task.device))
-            occupied = occupied | torch.from_numpy(solid).to(task.device)
         mesh, report = export_mesh(
-            density_fn,
-            task.field.color,
+            level_set(task, options.level, fill=options.fill),
             task.normalizer,
-            occupied.cpu().numpy(),
             resolution=options.resolution,
-            level=options.level,
-            min_component_share=options.min_component_share,
-            keep_cavities=options.keep_cavities,
+            steps=steps,
+            newton=options.newton,
             device=task.device,
             progress=lambda share: bar.update(share - bar.n),
         )
-        files = write_mesh(mesh, options.output or run.folder.exports, "mesh")
+        scores = {} if reference is None else _compare(mesh, reference)
+        folder = options.output or run.folder.exports
+        files = write_mesh(mesh, folder, "mesh")
     figures: dict[str, Any] = {
         "run": str(run.folder.path),
         "files": [str(path) for path in files],
         **report.as_dict(),
         "peak_memory_mb": _peak_memory_mb(),
+        **scores,
     }
+    _tell(figures, options.reference)
+    written = folder / "mesh.json"
+    write_atomic(written, (json.dumps(figures, indent=2) + "\n").encode())
+    print(f"written: {', '.join(figures['files'])}, {written}")
+    return figures
+
+
+def steps_in_order(options: ExportMesh, args: list[str]) -> list[Step]:
+    """What is done to the mesh, in the order of the first mention of each option among ``args``."""
+    from recon3d.export.postprocess import Crop, DropCavities, DropPieces, FillHoles, KeepLargest, Simplify, Smooth
+
+    crop = options.crop
+    asked: dict[str, Step | None] = {
+        "keep-cavities": None if options.keep_cavities else DropCavities(),
+        "min-component-share": DropPieces(options.min_component_share),
+        "largest": KeepLargest() if options.largest else None,
+        "crop": None if crop is None else Crop(crop[:3], crop[3:]),
+        "fill-holes": None if options.fill_holes is None else FillHoles(options.fill_holes),
+        "smooth": None if options.smooth is None else Smooth(options.smooth),
+        "simplify": None if options.simplify is None else Simplify(options.simplify),
+    }
+    flags = [arg.split("=")[0].replace("_", "-").removeprefix("--").removeprefix("no-") for arg in args]
+    order = sorted(asked, key=lambda name: flags.index(name) if name in flags else -1)
+    return [step for name in order if (step := asked[name]) is not None]
+
+
+def _tell(figures: dict[str, Any], reference: Path | None) -> None:
     print(
-        f"mesh at level {report.level:.3g}: {report.vertices} vertices, {report.faces} faces, "
-        f"{'watertight' if report.watertight else 'open'}, {report.seconds:.1f} s, "
-        f"{100 * report.evaluated_share:.2f}% of the dense grid evaluated"
+        f"mesh at level {figures['level']:.3g}: {figures['vertices']} vertices, {figures['faces']} faces, "
+        f"{'watertight' if figures['watertight'] else 'open'}, {figures['components']} "
+        f"{'piece' if figures['components'] == 1 else 'pieces'}, {figures['seconds']:.1f} s, "
+        f"{100 * figures['evaluated_share']:.2f}% of the dense grid evaluated"
     )
-    if reference is not None:
-        figures.update(_compare(mesh, reference))
+    if "newton" in figures:
+        newton = figures["newton"]
         print(
-            f"against {options.reference}: F-score {figures['f_score']:.4f} at 1% of the diagonal, "
+            f"vertices moved onto the level by {newton['moved']:.2g} cells: mean distance in value "
+            f"{newton['residual_before']:.2g} -> {newton['residual_after']:.2g}"
+        )
+    for step in figures["steps"]:
+        print(f"{step['step']}: {step['did']} ({step['faces_before']} -> {step['faces_after']} faces)")
+    if reference is not None:
+        print(
+            f"against {reference}: F-score {figures['f_score']:.4f} at 1% of the diagonal, "
             f"Chamfer {100 * figures['chamfer_share']:.3f}% of it, "
             f"normal consistency {figures['normal_consistency']:.3f}"
         )
-    written = run.folder.write_json("exports/mesh.json", figures)
-    print(f"written: {', '.join(figures['files'])}, {written}")
-    return figures
 
 
 def _read_mesh(path: Path) -> Any:

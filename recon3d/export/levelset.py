@@ -43,7 +43,9 @@ class LevelSet:
         slope: |value(x) - value(y)| <= ``slope`` |x - y|, as for distances (slope 1); None: no bound is known.
         color_fn: rgb in [0, 1] at points seen along unit directions, or None.
         normals_from_field: whether the gradient of ``value_fn`` gives better normals than the triangles do.
-        explain: what to tell the user where no value crosses the level, given the least and the largest value met.
+        quantity: what the user knows the values as ("density").
+        given_level: the level in the units of that quantity.
+        in_units: from the least and the largest value met to the range of that quantity.
     """
 
     value_fn: ValueFn
@@ -52,7 +54,9 @@ class LevelSet:
     slope: float | None = None
     color_fn: ColorFn | None = None
     normals_from_field: bool = False
-    explain: Callable[[float, float], str] | None = None
+    quantity: str = "level"
+    given_level: float = 0.0
+    in_units: Callable[[float, float], tuple[float, float]] = lambda low, high: (low, high)
 
     def __post_init__(self) -> None:
         if self.slope is not None and not self.slope > 0:
@@ -60,4 +64,10 @@ class LevelSet:
 
     def no_surface(self, error: NoSurfaceError) -> UserError:
         """``error`` in the units that the user gives levels in."""
-        return UserError(self.explain(*error.span)) if self.explain and error.span else error
+        if error.span is None:
+            return error
+        low, high = self.in_units(*error.span)
+        return UserError(
+            f"no surface at {self.quantity} {self.given_level:g}: the field's values span [{low:g}, {high:g}]; "
+            "choose a level between them"
+        )

@@ -79,7 +79,9 @@ def density_surface(
     if not level > 0:
         raise UserError(f"the surface's density is {level:g}, but must be above 0")
     log_density = _LogDensity(density_fn, level)
-    return LevelSet(log_density, 0.0, active, color_fn=color_fn, explain=log_density.explain)
+    return LevelSet(
+        log_density, 0.0, active, color_fn=color_fn, quantity="density", given_level=level, in_units=log_density.span
+    )
 
 
 def _of_density_run(task: NerfTask, level: float | None, fill: bool) -> LevelSet:
@@ -104,15 +106,8 @@ def _of_solid(task: Any, level: float | None) -> LevelSet:
     else:
         raise UserError(f"the surface's occupancy is {level:g}, but must lie between 0 and 1")
 
-    def explain(low: float, high: float) -> str:
-        if distances:
-            at, quantity, ends = level or 0.0, "signed distance", (-high * half, -low * half)
-        else:
-            at, quantity, ends = 0.5 if level is None else level, "occupancy", (_probability(low), _probability(high))
-        return (
-            f"no surface at {quantity} {at:g}: the field's values span [{ends[0]:g}, {ends[1]:g}]; "
-            "choose a level between them"
-        )
+    def in_units(low: float, high: float) -> tuple[float, float]:
+        return (-high * half, -low * half) if distances else (_probability(low), _probability(high))
 
     return LevelSet(
         task.inside,
@@ -121,7 +116,9 @@ def _of_solid(task: Any, level: float | None) -> LevelSet:
         slope=task.inside_slope,
         color_fn=task.color if task.has_color else None,
         normals_from_field=distances,
-        explain=explain,
+        quantity="signed distance" if distances else "occupancy",
+        given_level=level if level is not None else 0.0 if distances else 0.5,
+        in_units=in_units,
     )
 
 
@@ -142,9 +139,6 @@ class _LogDensity:
         self.low, self.high = min(self.low, low), max(self.high, high)
         return (density / self.level).log().clamp(-LOG_RANGE, LOG_RANGE)
 
-    def explain(self, low: float, high: float) -> str:
-        """In densities; ``low`` and ``high`` are clamped logarithms, so the range that was remembered is told."""
-        return (
-            f"no surface at density {self.level:g}: the densities in the active region span [{self.low:g}, "
-            f"{self.high:g}]; choose a level between them"
-        )
+    def span(self, low: float, high: float) -> tuple[float, float]:
+        """The range of the densities that were met; ``low`` and ``high`` are their clamped logarithms."""
+        return self.low, self.high

@@ -12,8 +12,11 @@ import trimesh
 
 from recon3d.errors import UserError
 from recon3d.export import meshfiles
-from recon3d.export.mesh import drop_components, export_mesh, is_closed, vertex_normals
+from recon3d.export.levelset import LevelSet
+from recon3d.export.mesh import export_mesh
 from recon3d.export.meshfiles import srgb_to_linear, write_mesh
+from recon3d.export.postprocess import DropPieces
+from recon3d.export.sources import density_surface
 from recon3d.geometry.boxes import Normalizer
 
 from .shapes import ball, covering, torus
@@ -27,9 +30,10 @@ def density_of(fn):
 
 
 def export(fn, **options):
-    density = density_of(fn)
-    options = {"resolution": 64, "level": 100.0, **options}
-    return export_mesh(density, options.pop("color_fn", None), HOME, covering(fn, -0.05, 32), **options)
+    options = {"resolution": 64, "level": 100.0, "color_fn": None, **options}
+    made = {name: options.pop(name) for name in ("level", "color_fn")}
+    surface = density_surface(density_of(fn), covering(fn, -0.05, 32), **made)
+    return export_mesh(surface, HOME, **options)
 
 
 def test_world_coordinates_and_report() -> None:
@@ -38,7 +42,7 @@ def test_world_coordinates_and_report() -> None:
     assert report.watertight
     assert report.components == 1
     assert (report.vertices, report.faces) == (len(mesh.vertices), len(mesh.faces))
-    assert 0 < report.evaluated_share < 0.3
+    assert 0 < report.extraction["evaluated_share"] < 0.3
     center = np.array([3.0, -2.0, 10.0]) + 4 * np.array([0.1, 0.2, -0.1])
     distance = np.linalg.norm(mesh.vertices - center, axis=1)
     np.testing.assert_allclose(distance, 4 * 0.5, atol=0.02)
@@ -48,7 +52,7 @@ def test_world_coordinates_and_report() -> None:
 
 def test_level_is_chosen_where_none_is_given() -> None:
     mesh, report = export(torus, level=None)
-    assert 0 < report.level < 200
+    assert 0 < report.extraction["level"] < 200
     assert mesh.is_watertight
     assert mesh.euler_number == 0
     assert mesh.volume == pytest.approx(4**3 * 2 * math.pi**2 * 0.6 * 0.25**2, rel=0.15)
@@ -58,19 +62,19 @@ def test_normals_stay_right_on_a_ramp_steeper_than_a_cell() -> None:
     def ramp(x):
         return torch.exp((ball(0.5)(x) / 0.01).clamp(max=8)) / 0.01
 
-    mesh, _ = export_mesh(ramp, None, HOME, covering(ramp, 0.1, 32), resolution=64, level=100.0)
+    mesh, _ = export_mesh(density_surface(ramp, covering(ramp, 0.1, 32), 100.0), HOME, resolution=64)
     outward = (mesh.vertices - np.array(HOME.center)) / 2.0
     assert np.degrees(np.arccos((mesh.vertex_normals * outward).sum(axis=1).clip(-1, 1))).mean() < 2
 
 
 def test_no_surface_names_the_densities() -> None:
-    flat = {"resolution": 16, "level": 50.0}
+    everywhere = np.ones((4, 4, 4), bool)
     with pytest.raises(UserError, match=r"no surface at density 50: .* span \[3, 3\]"):
-        export_mesh(lambda x: 3 + 0 * x[:, 0], None, HOME, np.ones((4, 4, 4), bool), **flat)
+        export_mesh(density_surface(lambda x: 3 + 0 * x[:, 0], everywhere, 50.0), HOME, resolution=16)
     with pytest.raises(UserError, match="must be above 0"):
         export(torus, level=0.0)
     with pytest.raises(UserError, match="not finite"):
-        export_mesh(lambda x: x[:, 0] * math.nan, None, HOME, np.ones((4, 4, 4), bool), **flat)
+        export_mesh(density_surface(lambda x: x[:, 0] * math.nan, everywhere, 50.0), HOME, resolution=16)
 
 
 def test_colors_are_seen_along_the_normal() -> None:
@@ -94,10 +98,11 @@ def test_floaters_go_by_their_share_of_the_area() -> None:
         return torch.stack([ball(0.5)(x), ball(0.1, (0.75, 0.0, 0.0))(x), ball(0.04, (0.0, 0.0, 0.8))(x)]).amax(0)
 
     def components(share: float):
-        mesh, report = export(scene, min_component_share=share)
+        mesh, report = export(scene, steps=[DropPieces(share)])
         assert mesh.is_watertight
         assert mesh.body_count == report.components
-        return report.components, report.removed_floaters
+        (step,) = report.steps
+        return report.components, int(step.did.split()[0])
 
     assert components(0.0) == (3, 0)
     assert components(0.02) == (2, 1)  # areas 1 : 0.04 : 0.0064
@@ -110,36 +115,28 @@ def test_cavities_go_unless_kept() -> None:
         return torch.minimum(ball(0.7)(x), -ball(0.3)(x))
 
     mesh, report = export(shell)
-    assert (report.components, report.removed_cavities, report.removed_floaters) == (1, 1, 0)
-    assert report.removed_area_share == pytest.approx(0.09 / 0.58, rel=0.05)
+    assert report.components == 1
+    assert [step.did.split()[0] for step in report.steps] == ["1", "0"]
     assert mesh.volume == pytest.approx(4**3 * 4 / 3 * math.pi * 0.7**3, rel=0.02)
-    mesh, report = export(shell, keep_cavities=True)
-    assert (report.components, report.removed_cavities) == (2, 0)
+    mesh, report = export(shell, steps=[])
+    assert report.components == 2
     assert mesh.volume == pytest.approx(4**3 * 4 / 3 * math.pi * (0.7**3 - 0.3**3), rel=0.02)
 
 
-def test_an_inside_out_mesh_does_not_vanish() -> None:
-    mesh = trimesh.creation.icosphere()
-    cleaned = drop_components(mesh.vertices, mesh.faces[:, ::-1])
-    assert (len(cleaned.faces), cleaned.cavities) == (len(mesh.faces), 0)
-
-
-def test_is_closed_agrees_with_trimesh() -> None:
-    mesh = trimesh.creation.icosphere(2)
-    faces = np.asarray(mesh.faces)
-    assert is_closed(faces)
-    assert not is_closed(faces[1:])
-    flipped = faces.copy()
-    flipped[0] = flipped[0, ::-1]
-    assert not is_closed(flipped)
-    assert not is_closed(np.concatenate([faces, faces]))
-    assert not is_closed(faces[:0])
-
-
-def test_vertex_normals_of_a_sphere_point_outward() -> None:
-    mesh = trimesh.creation.icosphere(4)
-    normals = vertex_normals(np.asarray(mesh.vertices), np.asarray(mesh.faces))
-    assert (normals * mesh.vertices).sum(axis=1).min() > 0.999
+def test_distances_have_their_vertices_and_normals_from_the_field() -> None:
+    fn = ball(0.5, (0.1, 0.2, -0.1))
+    center = np.array([3.0, -2.0, 10.0]) + 4 * np.array([0.1, 0.2, -0.1])
+    rough = LevelSet(fn, slope=1.0)
+    exact = LevelSet(fn, slope=1.0, normals_from_field=True)
+    for surface, newton, off, turned in ((rough, 0, 1e-3, 1.5), (exact, None, 1e-5, 0.02)):
+        mesh, report = export_mesh(surface, HOME, resolution=64, newton=newton)
+        assert mesh.is_watertight
+        away = mesh.vertices - center
+        distance = np.linalg.norm(away, axis=1)
+        assert np.abs(distance - 2.0).max() < 4 * off
+        cosine = (mesh.vertex_normals * away).sum(axis=1) / distance
+        assert np.degrees(np.arccos(cosine.clip(-1, 1))).mean() < turned
+        assert ("newton" in report.extraction) == (newton is None)
 
 
 @pytest.fixture(scope="module")
