@@ -6,11 +6,14 @@ GLB follows the glTF 2.0 specification where it differs from our world. +Y is up
 keep world coordinates and the one node carries the rotation (x, y, z) -> (x, z, -y), so the mesh stands upright in
 three.js, and Blender's importer, which turns +Y up back into +Z up, shows it at the world coordinates of the input.
 COLOR_0 is linear light there (section 3.7.2.1) and sRGB-coded here, like the images: the file holds the decoded
-values, 16 bits each. The material is unlit (KHR_materials_unlit), since a field's colours have the light in them.
+values, 16 bits each. A texture's picture is sRGB-coded there too, and goes in as it is; its v runs downwards from the
+top row, where OBJ's and ours runs upwards. The material is unlit (KHR_materials_unlit), since a field's colours have
+the light in them.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -23,6 +26,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from recon3d.errors import UserError
+from recon3d.export.texture import Textured
 
 if TYPE_CHECKING:
     import trimesh
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 Z_UP_TO_Y_UP = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 _FLOAT, _UINT, _USHORT = 5126, 5125, 5123  # glTF component types
 _ARRAY, _ELEMENTS = 34962, 34963  # glTF buffer view targets
+_LINEAR, _MIPMAPS, _CLAMP = 9729, 9987, 33071  # glTF filters (linear; linear between mipmaps) and wrapping
 _LINES_AT_ONCE = 2**16
 
 
@@ -51,16 +56,42 @@ def write_mesh(
         raise UserError(f"mesh {name!r} has no faces; nothing written")
     if not np.isfinite(mesh.vertices).all():
         raise UserError(f"mesh {name!r} has coordinates that are not finite; nothing written")
-    return [_write_whole(Path(folder) / f"{name}.{f}", _WRITERS[f], mesh) for f in formats]
+    return [_write_whole(Path(folder) / f"{name}.{f}", lambda file, f=f: _WRITERS[f](file, mesh)) for f in formats]  # type: ignore[misc]
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes], trimesh.Trimesh], None], mesh: trimesh.Trimesh) -> Path:
+def write_textured(
+    textured: Textured, folder: Path | str, name: str, formats: Sequence[str] = ("glb", "obj")
+) -> list[Path]:
+    """Writes ``folder/name.glb`` with the picture in it, and ``name.obj`` with ``name.mtl`` and ``name.png`` beside it.
+
+    Each file is written whole or not at all, as by :func:`write_mesh`; the OBJ comes after what it refers to. Raises
+    UserError for an unknown format, a name that an OBJ cannot refer to, and where a file cannot be written.
+    """
+    writers: dict[str, list[tuple[str, Callable[[IO[bytes]], object]]]] = {
+        "glb": [("glb", lambda file: _write_textured_glb(file, textured, name))],
+        "obj": [
+            ("png", lambda file: file.write(_png(textured.image))),
+            ("mtl", lambda file: _write_mtl(file, name)),
+            ("obj", lambda file: _write_textured_obj(file, textured, name)),
+        ],
+    }
+    unknown = [f for f in formats if f not in writers]
+    if unknown:
+        raise UserError(f"a texture cannot be kept as {unknown[0]!r}; choose from {', '.join(writers)}")
+    if not name.isascii() or " " in name:
+        raise UserError(f"{name!r}: an OBJ cannot refer to files of that name: give ASCII letters without spaces")
+    if not np.isfinite(textured.vertices).all():
+        raise UserError(f"mesh {name!r} has coordinates that are not finite; nothing written")
+    return [_write_whole(Path(folder) / f"{name}.{suffix}", write) for f in formats for suffix, write in writers[f]]
+
+
+def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
-            write(file, mesh)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         umask = os.umask(0)
@@ -76,6 +107,64 @@ def _write_whole(path: Path, write: Callable[[IO[bytes], trimesh.Trimesh], None]
     return path
 
 
+def read_mesh(path: Path) -> trimesh.Trimesh:
+    """A mesh file in world coordinates, z up, vertices as they are in it; texture and vertex colours with it.
+
+    glTF has y up by definition: its coordinates are turned back, as Blender's importer does, and its vertex colours,
+    which are linear light, are coded as sRGB.
+
+    Raises:
+        UserError: no file, one that trimesh cannot read, no faces, coordinates that are not finite.
+    """
+    import trimesh
+
+    if not path.is_file():
+        raise UserError(f"{path}: no such mesh file")
+    try:
+        mesh = _single(trimesh.load(path, process=False))
+    except Exception as error:  # trimesh's readers raise whatever their parsers do
+        raise UserError(f"{path}: cannot be read as a mesh ({' '.join(str(error).split())})") from None
+    if len(getattr(mesh, "faces", ())) == 0:
+        raise UserError(f"{path}: a mesh without faces")
+    if not np.isfinite(mesh.vertices).all():
+        raise UserError(f"{path}: a mesh with coordinates that are not finite")
+    if path.suffix.lower() in (".glb", ".gltf"):
+        colors = _gltf_colors(mesh)
+        if colors is not None:
+            mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=colors)
+        # Row by row, the matrix that is kept column by column is its transpose, which is its inverse.
+        mesh.apply_transform(np.reshape(Z_UP_TO_Y_UP, (4, 4)))
+    return mesh
+
+
+def _single(loaded: Any) -> Any:
+    """The one mesh of a scene in its place, with all that it carries; several are joined."""
+    nodes = getattr(getattr(loaded, "graph", None), "nodes_geometry", None)
+    if nodes is None:
+        return loaded
+    if len(nodes) != 1:
+        return loaded.to_mesh()
+    transform, geometry = loaded.graph[nodes[0]]
+    return loaded.geometry[geometry].apply_transform(transform)
+
+
+def _gltf_colors(mesh: trimesh.Trimesh) -> UInt8[np.ndarray, "v 4"] | None:
+    """The vertex colours of a glTF mesh, sRGB-coded. trimesh keeps them as they are in the file, and beside a material
+    as an attribute."""
+    colors = getattr(mesh.visual, "vertex_attributes", {}).get("color")
+    if getattr(mesh.visual, "uv", None) is not None:
+        return None
+    if colors is None:
+        colors = vertex_colors(mesh)
+    if colors is None:
+        return None
+    values = np.asarray(colors) / (np.iinfo(colors.dtype).max if colors.dtype.kind == "u" else 1.0)
+    rgba = np.ones((len(values), 4))
+    rgba[:, : values.shape[1]] = values
+    rgba[:, :3] = linear_to_srgb(rgba[:, :3])
+    return np.rint(255 * rgba).astype(np.uint8)
+
+
 def vertex_colors(mesh: trimesh.Trimesh) -> UInt8[np.ndarray, "v 4"] | None:
     """The mesh's own vertex colours as RGBA bytes, or None where it has none (trimesh would make grey ones up)."""
     if mesh.visual is None or mesh.visual.kind != "vertex":
@@ -86,6 +175,11 @@ def vertex_colors(mesh: trimesh.Trimesh) -> UInt8[np.ndarray, "v 4"] | None:
 def srgb_to_linear(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Linear light in [0, 1] of sRGB-coded values in [0, 1] (IEC 61966-2-1)."""
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The inverse of :func:`srgb_to_linear`."""
+    return np.where(values <= 0.0031308, 12.92 * values, 1.055 * np.maximum(values, 1e-9) ** (1 / 2.4) - 0.055)
 
 
 def _write_ply(file: IO[bytes], mesh: trimesh.Trimesh) -> None:
@@ -134,47 +228,132 @@ def _lines(line: str, rows: np.ndarray) -> Iterator[bytes]:
 
 
 def _write_glb(file: IO[bytes], mesh: trimesh.Trimesh) -> None:
-    vertices = np.asarray(mesh.vertices).astype("<f4")
+    glb = _Glb()
+    attributes = _shape(glb, np.asarray(mesh.vertices), np.asarray(mesh.vertex_normals))
     colors = vertex_colors(mesh)
-    parts: list[tuple[np.ndarray, int, dict[str, Any]]] = []
-    bounds = {"min": vertices.min(axis=0).tolist(), "max": vertices.max(axis=0).tolist()}
-    parts.append((vertices, _ARRAY, {"componentType": _FLOAT, "type": "VEC3", **bounds}))
-    parts.append((np.asarray(mesh.vertex_normals).astype("<f4"), _ARRAY, {"componentType": _FLOAT, "type": "VEC3"}))
-    attributes = {"POSITION": 0, "NORMAL": 1}
     if colors is not None:
-        attributes["COLOR_0"] = len(parts)
         kind = {"componentType": _USHORT, "type": "VEC4", "normalized": True}
-        parts.append((_linear_colors(colors), _ARRAY, kind))
-    indices = len(parts)
-    corners = np.asarray(mesh.faces).astype("<u4").reshape(-1)
-    parts.append((corners, _ELEMENTS, {"componentType": _UINT, "type": "SCALAR"}))
-    views, accessors, length = [], [], 0
-    for i, (data, target, kind) in enumerate(parts):  # every part is a multiple of 4 bytes, so all are aligned
-        views.append({"buffer": 0, "byteOffset": length, "byteLength": data.nbytes, "target": target})
-        accessors.append({"bufferView": i, "byteOffset": 0, "count": len(data), **kind})
-        length += data.nbytes
-    document = {
-        "asset": {"version": "2.0", "generator": "recon3d"},
-        "extensionsUsed": ["KHR_materials_unlit"],
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"name": "mesh", "mesh": 0, "matrix": list(Z_UP_TO_Y_UP)}],
-        "meshes": [{"name": "mesh", "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
-        "materials": [_MATERIAL],
-        "buffers": [{"byteLength": length}],
-        "bufferViews": views,
-        "accessors": accessors,
+        attributes["COLOR_0"] = glb.accessor(_linear_colors(colors), _ARRAY, kind)
+    glb.write(file, attributes, np.asarray(mesh.faces), {})
+
+
+def _write_textured_glb(file: IO[bytes], textured: Textured, name: str) -> None:
+    glb = _Glb()
+    attributes = _shape(glb, textured.vertices, textured.normals)
+    downwards = np.stack([textured.uv[:, 0], 1 - textured.uv[:, 1]], axis=1).astype("<f4")
+    attributes["TEXCOORD_0"] = glb.accessor(downwards, _ARRAY, {"componentType": _FLOAT, "type": "VEC2"})
+    picture = glb.view(np.frombuffer(_png(textured.image), np.uint8))
+    material = {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, **_MATERIAL["pbrMetallicRoughness"]}}
+    more = {
+        "materials": [{**_MATERIAL, **material}],
+        "textures": [{"sampler": 0, "source": 0}],
+        "images": [{"name": name, "mimeType": "image/png", "bufferView": picture}],
+        "samplers": [{"magFilter": _LINEAR, "minFilter": _MIPMAPS, "wrapS": _CLAMP, "wrapT": _CLAMP}],
     }
-    text = json.dumps(document, separators=(",", ":")).encode("ascii")
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + length
-    if total >= 2**32:
-        raise UserError(f"the mesh needs {total / 2**30:.1f} GiB and GLB holds 4; lower the resolution or write PLY")
-    file.write(struct.pack("<4sII", b"glTF", 2, total))
-    file.write(struct.pack("<I4s", len(text), b"JSON") + text)
-    file.write(struct.pack("<I4s", length, b"BIN\0"))
-    for data, _, _ in parts:
-        file.write(np.ascontiguousarray(data).data)
+    glb.write(file, attributes, textured.faces, more)
+
+
+class _Glb:
+    """The parts of a binary glTF file with one mesh."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
+        self._views: list[dict[str, Any]] = []
+        self._accessors: list[dict[str, Any]] = []
+        self._length = 0
+
+    def view(self, data: np.ndarray, target: int | None = None) -> int:
+        """Adds bytes to the buffer, at a multiple of 4, and returns the number of their view."""
+        gap = -self._length % 4
+        if gap:
+            self._parts.append(np.zeros(gap, np.uint8))
+        place = {"buffer": 0, "byteOffset": self._length + gap, "byteLength": data.nbytes}
+        self._views.append(place if target is None else {**place, "target": target})
+        self._parts.append(np.ascontiguousarray(data))
+        self._length += gap + data.nbytes
+        return len(self._views) - 1
+
+    def accessor(self, data: np.ndarray, target: int, kind: dict[str, Any]) -> int:
+        view = self.view(data, target)
+        self._accessors.append({"bufferView": view, "byteOffset": 0, "count": len(data), **kind})
+        return len(self._accessors) - 1
+
+    def write(self, file: IO[bytes], attributes: dict[str, int], faces: np.ndarray, more: dict[str, Any]) -> None:
+        corners = faces.astype("<u4").reshape(-1)
+        indices = self.accessor(corners, _ELEMENTS, {"componentType": _UINT, "type": "SCALAR"})
+        document = {
+            "asset": {"version": "2.0", "generator": "recon3d"},
+            "extensionsUsed": ["KHR_materials_unlit"],
+            "scene": 0,
+            "scenes": [{"nodes": [0]}],
+            "nodes": [{"name": "mesh", "mesh": 0, "matrix": list(Z_UP_TO_Y_UP)}],
+            "meshes": [{"name": "mesh", "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
+            "materials": [_MATERIAL],
+            **more,
+            "buffers": [{"byteLength": self._length}],
+            "bufferViews": self._views,
+            "accessors": self._accessors,
+        }
+        text = json.dumps(document, separators=(",", ":")).encode("ascii")
+        text += b" " * (-len(text) % 4)
+        tail = -self._length % 4
+        total = 12 + 8 + len(text) + 8 + self._length + tail
+        if total >= 2**32:
+            raise UserError(
+                f"the mesh needs {total / 2**30:.1f} GiB and GLB holds 4; lower the resolution or write PLY"
+            )
+        file.write(struct.pack("<4sII", b"glTF", 2, total))
+        file.write(struct.pack("<I4s", len(text), b"JSON") + text)
+        file.write(struct.pack("<I4s", self._length + tail, b"BIN\0"))
+        for data in self._parts:
+            file.write(data.data)
+        file.write(bytes(tail))
+
+
+def _shape(glb: _Glb, vertices: np.ndarray, normals: np.ndarray) -> dict[str, int]:
+    """Adds positions and normals; the attributes that they are."""
+    place = vertices.astype("<f4")
+    kind = {"componentType": _FLOAT, "type": "VEC3"}
+    bounds = {"min": place.min(axis=0).tolist(), "max": place.max(axis=0).tolist()}
+    return {
+        "POSITION": glb.accessor(place, _ARRAY, {**kind, **bounds}),
+        "NORMAL": glb.accessor(normals.astype("<f4"), _ARRAY, kind),
+    }
+
+
+def _write_textured_obj(file: IO[bytes], textured: Textured, name: str) -> None:
+    """Positions once for every vertex of the mesh without seams, so that the mesh stays closed."""
+    first = np.full(int(textured.source.max()) + 1, -1)
+    first[textured.source[::-1]] = np.arange(len(textured.source))[::-1]
+    used = np.flatnonzero(first >= 0)
+    place = np.zeros(len(first), np.int64)
+    place[used] = np.arange(1, len(used) + 1)
+    file.write(f"# recon3d\nmtllib {name}.mtl\nusemtl {_MATERIAL['name']}\n".encode("ascii"))
+    for line, rows in (
+        ("v %.9g %.9g %.9g\n", np.asarray(textured.vertices[first[used]], np.float64)),
+        ("vt %.8g %.8g\n", textured.uv),
+        ("vn %.6g %.6g %.6g\n", textured.normals[first[used]]),
+    ):
+        for text in _lines(line, rows):
+            file.write(text)
+    position = place[textured.source[textured.faces]]
+    corner = np.stack([position, textured.faces + 1, position], axis=-1).reshape(-1, 9)
+    for text in _lines("f %d/%d/%d %d/%d/%d %d/%d/%d\n", corner):
+        file.write(text)
+
+
+def _write_mtl(file: IO[bytes], name: str) -> None:
+    """Illumination model 0: the colour as it is, without light."""
+    lines = ["# recon3d", f"newmtl {_MATERIAL['name']}", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "illum 0"]
+    file.write("\n".join([*lines, f"map_Kd {name}.png", ""]).encode("ascii"))
+
+
+def _png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _linear_colors(colors: UInt8[np.ndarray, "v 4"]) -> np.ndarray:
@@ -184,7 +363,7 @@ def _linear_colors(colors: UInt8[np.ndarray, "v 4"]) -> np.ndarray:
     return linear
 
 
-_MATERIAL = {
+_MATERIAL: dict[str, Any] = {
     "name": "field",
     "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
     "extensions": {"KHR_materials_unlit": {}},

@@ -1,0 +1,208 @@
+"""A texture baked from a field: one colour function, asked at the surface point of every texel.
+
+Texel (column i, row j) of a W x H picture has its centre at u = (i + 0.5) / W, v = 1 - (j + 0.5) / H: row 0 is the top,
+v points upwards as in OBJ. A texel whose centre lies outside all charts, but so near one that bilinear sampling of the
+chart reads it, is asked at the nearest point of the chart; all others repeat the nearest of those, so that coarser
+mipmaps see no background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from recon3d.errors import UserError
+from recon3d.export.atlas import unwrap
+
+SurfaceColor = Callable[[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]], Float[np.ndarray, "n 3"]]
+"""World points and unit normals to rgb in [0, 1], coded as in the photographs (sRGB)."""
+
+SMALLEST, LARGEST = 16, 8192
+_REACH = 1.5  # texels: bilinear sampling at a chart's border reads centres up to sqrt(2) outside it
+_PAIRS = 2**21  # (face, texel) pairs that are looked at together
+_TEXELS = 2**18  # texels that are coloured together
+_NOBODY = np.iinfo(np.uint64).max
+
+
+@dataclass(frozen=True)
+class Textured:
+    """A mesh with a texture. Vertices on seams are there once for every chart that they belong to.
+
+    Attributes:
+        vertices, normals: world coordinates, unit normals.
+        faces: over these vertices.
+        uv: places in the picture, v upwards.
+        image: sRGB, row 0 on top.
+        source: the vertex of the mesh without seams that each vertex is.
+        charts: patches of the atlas.
+        covered: share of the picture that charts cover.
+    """
+
+    vertices: Float[np.ndarray, "v 3"]
+    faces: Int[np.ndarray, "f 3"]
+    normals: Float[np.ndarray, "v 3"]
+    uv: Float[np.ndarray, "v 2"]
+    image: UInt8[np.ndarray, "h w 3"]
+    source: Int[np.ndarray, "v"]
+    charts: int
+    covered: float
+
+
+def check_size(size: int) -> None:
+    """Raises UserError where a texture of ``size`` x ``size`` texels cannot be made."""
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(f"a texture of {size} texels a side: give {SMALLEST} to {LARGEST}")
+
+
+def texture(
+    vertices: Float[np.ndarray, "n 3"],
+    faces: Int[np.ndarray, "f 3"],
+    normals: Float[np.ndarray, "n 3"],
+    color: SurfaceColor,
+    size: int,
+    padding: int = 2,
+    *,
+    progress: Callable[[float], None] | None = None,
+) -> Textured:
+    """Unwraps a mesh and bakes ``color`` into a picture of ``size`` x ``size`` texels.
+
+    Args:
+        vertices, faces, normals: the mesh, in world coordinates, with unit normals at the vertices.
+        color: asked for at most 2^18 points at once.
+        size: side of the picture.
+        padding: texels between charts, at least.
+        progress: called with the share of the texels that have their colour, 0..1.
+
+    Raises:
+        UserError: a size out of range, no faces, too many of them, charts that do not fit, xatlas is not installed.
+    """
+    check_size(size)
+    if padding < 1:
+        raise UserError(f"the padding is {padding} texels: give 1 or more")
+    if len(faces) == 0:
+        raise UserError("the mesh has no faces: there is nothing to lay a texture on")
+    atlas = unwrap(vertices, faces, size, padding)
+    place = atlas.uv * size
+    place[:, 1] = size - place[:, 1]
+    face = nearest_faces(place, atlas.faces, size)
+    texel = np.flatnonzero(face >= 0)
+    colors = np.empty((len(texel), 3), np.uint8)
+    for start in range(0, len(texel), _TEXELS):
+        some = slice(start, start + _TEXELS)
+        mesh_corners = atlas.source[atlas.faces[face[texel[some]]]]
+        weights = _weights(_centers(texel[some], size), place[atlas.faces[face[texel[some]]]])
+        points = np.einsum("nk,nkd->nd", weights, vertices[mesh_corners].astype(np.float64))
+        normal = np.einsum("nk,nkd->nd", weights, normals[mesh_corners].astype(np.float64))
+        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+        colors[some] = np.rint(255 * np.clip(color(points, normal), 0, 1)).astype(np.uint8)
+        if progress is not None:
+            progress(min(1.0, (start + _TEXELS) / len(texel)))
+    return Textured(
+        vertices=vertices[atlas.source],
+        faces=atlas.faces,
+        normals=normals[atlas.source],
+        uv=atlas.uv,
+        image=_filled(texel, colors, size),
+        source=atlas.source,
+        charts=atlas.charts,
+        covered=float(_areas(place[atlas.faces]).sum() / size**2),
+    )
+
+
+def nearest_faces(
+    place: Float[np.ndarray, "v 2"], faces: Int[np.ndarray, "f 3"], size: int, reach: float = _REACH
+) -> Int[np.ndarray, "t"]:
+    """The face nearest to the centre of each texel of a ``size`` x ``size`` picture, row by row; -1 where none is
+    within ``reach`` texels. ``place``: (column, row) coordinates in texels, row downwards."""
+    owner = np.full(size * size, _NOBODY, np.uint64)
+    corners = place[faces]
+    for face, texel in _candidates(corners, size, reach):
+        distance = _distances(_centers(texel, size), corners[face])
+        near = distance <= reach
+        # Distances are not negative, so their bits sort as they do; of equal ones the face of lower number wins.
+        key = distance[near].astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
+        np.minimum.at(owner, texel[near], key | face[near].astype(np.uint64))
+    return np.where(owner == _NOBODY, -1, (owner & np.uint64(0xFFFFFFFF)).astype(np.int64))
+
+
+def _candidates(
+    corners: Float[np.ndarray, "f 3 2"], size: int, reach: float
+) -> Iterator[tuple[Int[np.ndarray, "p"], Int[np.ndarray, "p"]]]:
+    """Faces, each with the texels whose centre lies in its bounding box or within ``reach`` of it, in portions."""
+    first = np.clip(np.ceil(corners.min(axis=1) - reach - 0.5), 0, size).astype(np.int64)
+    last = np.clip(np.floor(corners.max(axis=1) + reach - 0.5), -1, size - 1).astype(np.int64)
+    extent = np.maximum(last - first + 1, 0)
+    count = extent.prod(axis=1)
+    ends = np.cumsum(count)
+    start = 0
+    while start < len(count):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + _PAIRS, side="right")))
+        face = np.repeat(np.arange(start, stop), count[start:stop])
+        within = np.arange(len(face)) - np.repeat(ends[start:stop] - count[start:stop] - done, count[start:stop])
+        row, column = np.divmod(within, extent[face, 0])
+        yield face, (first[face, 1] + row) * size + first[face, 0] + column
+        start = stop
+
+
+def _centers(texel: Int[np.ndarray, "n"], size: int) -> Float[np.ndarray, "n 2"]:
+    return np.stack([texel % size, texel // size], axis=1) + 0.5
+
+
+def _distances(points: Float[np.ndarray, "n 2"], corners: Float[np.ndarray, "n 3 2"]) -> Float[np.ndarray, "n"]:
+    """Distance of each point to its triangle, 0 inside."""
+    sides, _, squares = zip(*_sides(points, corners))
+    inside = (np.minimum.reduce(sides) >= 0) | (np.maximum.reduce(sides) <= 0)
+    # A triangle without area has no inside: all its sides are 0 along its line.
+    inside &= np.abs(sum(sides)) > 0
+    return np.where(inside, 0.0, np.sqrt(np.minimum.reduce(squares)))
+
+
+def _weights(points: Float[np.ndarray, "n 2"], corners: Float[np.ndarray, "n 3 2"]) -> Float[np.ndarray, "n 3"]:
+    """Weights of the corners at the point of the triangle that is nearest to each point."""
+    weights = np.zeros((len(points), 3))
+    nearest = np.full(len(points), np.inf)
+    areas = np.empty((len(points), 3))
+    for k, (side, share, square) in enumerate(_sides(points, corners)):
+        areas[:, k - 1] = side  # twice the area between the point and the side opposite to corner k - 1
+        closer = square < nearest
+        nearest[closer] = square[closer]
+        weights[closer] = 0
+        weights[closer, k], weights[closer, (k + 1) % 3] = 1 - share[closer], share[closer]
+    total = areas.sum(axis=1)
+    inside = ((areas >= 0).all(axis=1) | (areas <= 0).all(axis=1)) & (total != 0)
+    weights[inside] = areas[inside] / total[inside, None]
+    return weights
+
+
+def _sides(
+    points: Float[np.ndarray, "n 2"], corners: Float[np.ndarray, "n 3 2"]
+) -> Iterator[tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"], Float[np.ndarray, "n"]]]:
+    """For each side of the triangles, from corner k to k + 1: on which hand of it the point lies (twice the area that
+    they span), and of the side's nearest point the share of the way along it and the squared distance."""
+    for k in range(3):
+        ax, ay = corners[:, k].T
+        x, y = (corners[:, (k + 1) % 3] - corners[:, k]).T
+        px, py = points[:, 0] - ax, points[:, 1] - ay
+        share = np.clip((px * x + py * y) / np.maximum(x * x + y * y, 1e-30), 0, 1)
+        yield x * py - y * px, share, np.square(px - share * x) + np.square(py - share * y)
+
+
+def _areas(corners: Float[np.ndarray, "f 3 2"]) -> Float[np.ndarray, "f"]:
+    ab, ac = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return 0.5 * np.abs(ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0])
+
+
+def _filled(texel: Int[np.ndarray, "n"], colors: UInt8[np.ndarray, "n 3"], size: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture: ``colors`` at ``texel``, and everywhere else the colour of the nearest of these."""
+    from scipy import ndimage
+
+    picture = np.zeros((size * size, 3), np.uint8)
+    picture[texel] = colors
+    empty = np.ones((size, size), bool)
+    empty.reshape(-1)[texel] = False
+    row, column = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
+    return picture.reshape(size, size, 3)[row, column]
