@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from recon3d.data import npz, stacks
 from recon3d.data.stacks import Stack
@@ -82,7 +83,7 @@ class Scan:
         shape = tuple(self.projections.shape)
         require(len(shape) == 3, f"{where}projections of shape {shape}; give (angles, rows, columns)")
         require(min(shape) > 0, f"{where}no projections: an array of shape {shape}; give one that is not empty")
-        views = len(self.geometry.source)
+        views = len(self.geometry)
         require(
             shape[0] == views,
             f"{where}{views} angles, but {shape[0]} projections; give one angle for every projection",
@@ -113,7 +114,9 @@ class Scan:
         chosen = np.arange(len(self))[indices if isinstance(indices, slice) else np.asarray(indices)]
         require(chosen.size > 0, f"no projection of {len(self)} is left; choose at least one")
         return dataclasses.replace(
-            self, projections=stacks.take_views(self.projections, chosen), geometry=self.geometry.subset(chosen)
+            self,
+            projections=stacks.take_views(self.projections, chosen),
+            geometry=self.geometry.subset(chosen.tolist()),
         )
 
     def load(self) -> Scan:
@@ -131,7 +134,7 @@ class Scan:
             UserError: it cannot be written there.
         """
         members: dict[str, Any] = {_MARK: np.int64(_VERSION), "projections": self.projections}
-        members |= {name: _float64(getattr(self.geometry, name)) for name in _VECTORS}
+        members |= {name: getattr(self.geometry, name).numpy(force=True) for name in _VECTORS}
         members |= {
             "quantity": np.array(self.quantity),
             "kind": np.array(self.geometry.kind),
@@ -142,7 +145,7 @@ class Scan:
             "notes": np.array(self.notes, dtype=np.str_),
         }
         optional = {
-            "angles": None if self.geometry.angles is None else _float64(self.geometry.angles),
+            "angles": None if self.geometry.angles is None else self.geometry.angles.numpy(force=True),
             "counts": None if self.counts is None else np.float64(self.counts),
             "flat": self.flat,
             "dark": self.dark,
@@ -177,17 +180,17 @@ def load_scan(path: Path) -> Scan:
     require(projections.ndim == 3, f"{path}: projections of shape {projections.shape}; give (angles, rows, columns)")
     try:
         geometry = ScanGeometry(
-            kind=str(values["kind"]),  # type: ignore[arg-type]
-            **{name: values[name] for name in _VECTORS},
+            kind=str(values["kind"]),
+            **{name: torch.tensor(values[name], dtype=torch.float64) for name in _VECTORS},
             rows=int(projections.shape[1]),
             columns=int(projections.shape[2]),
             curved=bool(values["curved"]),
-            angles=values.get("angles"),
+            angles=torch.tensor(values["angles"], dtype=torch.float64) if "angles" in values else None,
         )
         nz, ny, nx = (int(n) for n in values["grid_shape"])
         spacing, center = (_triple(values[key]) for key in ("grid_spacing", "grid_center"))
         grid = VolumeGrid((nz, ny, nx), spacing, center)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: its geometry cannot be read ({' '.join(str(error).split())})") from error
     return Scan(
         projections,
@@ -200,10 +203,6 @@ def load_scan(path: Path) -> Scan:
         flat=values.get("flat"),
         dark=values.get("dark"),
     )
-
-
-def _float64(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, np.float64)
 
 
 def _triple(values: np.ndarray) -> tuple[float, float, float]:

@@ -1,13 +1,15 @@
 """Stacks of projections that need not be in memory: (views, rows, columns), read by block when they are indexed.
 
 A stack is whatever has ``shape``, ``dtype`` and slicing: a numpy array, a memory map, or a :class:`LazyStack` over a
-file. Steps of preprocessing that look at one view at a time wrap the stack before them, so a block of the result costs the
-memory of that block only, however large the scan.
+file. Steps of preprocessing that look at one view at a time wrap the stack before them, so a block of the result costs
+the memory of that block only, however large the scan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +17,8 @@ from jaxtyping import Float32, Int64
 
 CHUNK_BYTES = 64 << 20
 """Size of the blocks in which a whole stack is worked through."""
+
+_MOST_IN_MEMORY = 2 << 30
 
 
 @runtime_checkable
@@ -117,11 +121,51 @@ def bin_pixels(stack: Stack, rows: int, columns: int) -> LazyStack:
     return LazyStack(shape, read)
 
 
+def reorder(stack: Stack, axes: Sequence[str]) -> Stack:
+    """A stack whose axes are ``axes`` (two or three of angles, rows, columns) as (angles, rows, columns), lazily.
+
+    Without rows, there is one.
+    """
+    if tuple(axes) == ("angles", "rows", "columns"):
+        return stack
+    order = [axes.index(name) if name in axes else None for name in ("angles", "rows", "columns")]
+    shape = [1 if axis is None else int(stack.shape[axis]) for axis in order]
+
+    def read(v: np.ndarray, r: slice, c: slice) -> np.ndarray:
+        wanted = [v, np.arange(r.start, r.stop), np.arange(c.start, c.stop)]
+        if min(map(len, wanted)) == 0:
+            return np.zeros((len(v), len(wanted[1]), len(wanted[2])), np.float32)
+        keys: list[slice] = [slice(None)] * len(axes)
+        for numbers, axis in zip(wanted, order):
+            if axis is not None:
+                keys[axis] = slice(int(numbers.min()), int(numbers.max()) + 1)
+        part = np.asarray(stack[tuple(keys)]).transpose([axis for axis in order if axis is not None])
+        part = part if len(axes) == 3 else part[:, None]
+        return part[v - v.min()].astype(np.float32)
+
+    return LazyStack((shape[0], shape[1], shape[2]), read)
+
+
 def chunks(stack: Stack, most_bytes: int = CHUNK_BYTES) -> Iterator[Views]:
     """The numbers of all views, in runs whose float32 block is at most ``most_bytes`` large (one view at the least)."""
     step = max(1, most_bytes // max(1, 4 * stack.shape[1] * stack.shape[2]))
     for start in range(0, stack.shape[0], step):
         yield np.arange(start, min(start + step, stack.shape[0]))
+
+
+def by_rows(stack: Stack, function: Callable[[np.ndarray], np.ndarray]) -> Float32[np.ndarray, "views rows columns"]:
+    """``function`` of the sinogram (views, columns) of every detector row; it must keep the shape.
+
+    The result is in memory or, beyond 2 GiB, a map of an unnamed temporary file that goes with it.
+    """
+    out = _room(stack.shape)
+    views = np.arange(stack.shape[0])
+    step = max(1, CHUNK_BYTES // max(1, 4 * stack.shape[0] * stack.shape[2]))
+    for start in range(0, stack.shape[1], step):
+        part = block(stack, views, slice(start, min(start + step, stack.shape[1])))
+        for index in range(part.shape[1]):
+            out[:, start + index] = function(np.ascontiguousarray(part[:, index]))
+    return out
 
 
 def in_memory(stack: Stack) -> Block:
@@ -141,6 +185,13 @@ def runs(views: Views) -> Iterator[tuple[slice, slice]]:
     for start, stop in zip(edges[:-1], edges[1:]):
         if stop > start:
             yield slice(start, stop), slice(int(views[start]), int(views[stop - 1]) + 1)
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    if 4 * math.prod(shape) <= _MOST_IN_MEMORY:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile(prefix="recon3d-") as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)  # keeps a handle of its own
 
 
 def _range(key: Any, size: int) -> tuple[slice, Any]:
