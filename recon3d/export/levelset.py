@@ -2,7 +2,8 @@
 
 Values above the level are inside; everything is in field coordinates, [-1, 1]^3. A density, a signed distance and an
 occupancy differ in what is known of them: of a density, in which cells it can be found; of a distance, how fast it can
-change; of an occupancy, nothing. :mod:`recon3d.export.refinement` makes the cells to search of whichever is known.
+change; of an occupancy, that it keeps its sign over more than a few points. :mod:`recon3d.export.refinement` makes the
+cells to search of whichever is known.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class LevelSet:
         level: the value of the surface.
         active: cells over [-1, 1]^3 in which the surface may lie, indexed [ix, iy, iz]; None: in any.
         slope: |value(x) - value(y)| <= ``slope`` |x - y|, as for distances (slope 1); None: no bound is known.
+        probed: whether the field may be searched by its signs at some points, where no ``slope`` is known. Not so for
+            densities, which have floaters and holes of any size.
         color_fn: rgb in [0, 1] at points seen along unit directions, or None.
         normals_from_field: whether the gradient of ``value_fn`` gives better normals than the triangles do.
         quantity: what the user knows the values as ("density").
@@ -52,6 +55,7 @@ class LevelSet:
     level: float = 0.0
     active: Bool[np.ndarray, "r r r"] | None = None
     slope: float | None = None
+    probed: bool = False
     color_fn: ColorFn | None = None
     normals_from_field: bool = False
     quantity: str = "level"
@@ -61,6 +65,8 @@ class LevelSet:
     def __post_init__(self) -> None:
         if self.slope is not None and not self.slope > 0:
             raise ValueError(f"the bound on the slope is {self.slope}, but must be above 0")
+        if self.active is None and self.slope is None and not self.probed:
+            raise ValueError("nothing tells where the surface may lie: give active cells, a slope, or probed")
 
     def no_surface(self, error: NoSurfaceError) -> UserError:
         """``error`` in the units that the user gives levels in."""

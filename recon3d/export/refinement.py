@@ -7,7 +7,7 @@ What is known of the field decides how they are found, and what is guaranteed:
   wholly on the centre's side. The others are halved, and so on. As far as the bound holds, nothing is missed.
 - cells (densities, with the occupancy grid of the training): the surface is searched in these and nowhere else, and
   everything outside them is outside.
-- nothing (logits of occupancy): corners and centres of a moderate grid are evaluated; the cells in which they disagree
+- signs (logits of occupancy): corners and centres of a moderate grid are evaluated; the cells in which they disagree
   and all neighbours of such cells are searched. Every sheet of the surface that separates two of these points is
   found whole as far as it stays within a cell of where it does so; a part that separates none of them (a closed piece
   smaller than a cell, a wall thinner than half a cell that lies between points) may be missed.
@@ -16,7 +16,6 @@ What is known of the field decides how they are found, and what is guaranteed:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,10 +60,10 @@ def narrow_band(
     finest = min(max(resolution // FINE_PER_COARSE, 1), FINEST_GRID)
     if surface.slope is not None:
         band = _by_intervals(surface, finest, ask)
-    elif surface.active is not None:
+    elif surface.active is not None and not surface.probed:
         band = Band(surface.active, np.zeros_like(surface.active))
     else:
-        band = _by_probing(finest, ask)
+        band = _by_probing(surface, finest, ask)
     if not band.active.any():
         if ask.count == 0:
             raise NoSurfaceError("no surface: the active region is empty (the occupancy grid has no occupied cell)")
@@ -156,25 +155,32 @@ def _beside_the_other_side(
     return (ndimage.binary_dilation(within, touching) & without) | (ndimage.binary_dilation(without, touching) & within)
 
 
-def _by_probing(cells: int, ask: _Asked) -> Band:
-    """Cells in which corners and centre disagree, and their neighbours. A layer of cells is held at a time."""
+def _by_probing(surface: LevelSet, cells: int, ask: _Asked) -> Band:
+    """Cells in which corners and centre disagree, and their neighbours. Points that belong to no cell where the surface
+    may lie are not asked, and are outside."""
     from scipy import ndimage
 
-    mixed = np.zeros((cells,) * 3, bool)
+    touching = np.ones((3, 3, 3), bool)
+    allowed = np.ones((cells,) * 3, bool) if surface.active is None else _overlapped(surface.active, cells)
     inside = np.zeros((cells,) * 3, bool)
-    for x, (below, above) in enumerate(_pairs_of_planes(cells + 1, ask)):
-        inside[x] = ask.centers(np.arange(x * cells**2, (x + 1) * cells**2), cells).reshape(cells, cells) > 0
-        around = [plane[i : i + cells, j : j + cells] for plane in (below, above) for i in (0, 1) for j in (0, 1)]
-        mixed[x] = np.logical_or.reduce([inside[x] != corner for corner in around])
-    active = ndimage.binary_dilation(mixed, np.ones((3, 3, 3), bool))
+    index = np.flatnonzero(allowed)
+    inside.reshape(-1)[index] = ask.centers(index, cells) > 0
+    corner = np.zeros((cells + 1,) * 3, bool)
+    index = np.flatnonzero(ndimage.binary_dilation(np.pad(allowed, (0, 1)), np.ones((2, 2, 2), bool), origin=-1))
+    corner.reshape(-1)[index] = ask(index, cells + 1, -1.0) > 0
+    mixed = np.zeros_like(inside)
+    for i, j, k in np.ndindex(2, 2, 2):
+        mixed |= corner[i : i + cells, j : j + cells, k : k + cells] != inside
+    active = ndimage.binary_dilation(mixed, touching)
     return Band(active, inside & ~active, ask.count)
 
 
-def _pairs_of_planes(points: int, ask: _Asked) -> Iterator[tuple[Bool[np.ndarray, "p p"], Bool[np.ndarray, "p p"]]]:
-    """Which points of the planes x = i and x = i + 1 of a lattice over the cube are inside, for i after i."""
-    below: np.ndarray | None = None
-    for x in range(points):
-        plane = ask(np.arange(x * points**2, (x + 1) * points**2), points, -1.0).reshape(points, points) > 0
-        if below is not None:
-            yield below, plane
-        below = plane
+def _overlapped(grid: Bool[np.ndarray, "r r r"], cells: int) -> Bool[np.ndarray, "s s s"]:
+    """The cells of a ``cells``^3 grid that overlap one of ``grid``."""
+    first = np.arange(cells) * grid.shape[0] // cells
+    last = -(-(np.arange(cells) + 1) * grid.shape[0] // cells)
+    for axis in range(3):
+        count = np.cumsum(grid, axis=axis, dtype=np.int32)
+        count = np.concatenate([np.zeros_like(count.take([0], axis)), count], axis=axis)
+        grid = count.take(last, axis) > count.take(first, axis)
+    return grid

@@ -114,6 +114,7 @@ def _of_solid(task: Any, level: float | None) -> LevelSet:
         value,
         None if task.occupied is None else task.occupied.cpu().numpy(),
         slope=task.inside_slope,
+        probed=not distances,
         color_fn=task.color if task.has_color else None,
         normals_from_field=distances,
         quantity="signed distance" if distances else "occupancy",

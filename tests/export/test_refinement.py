@@ -37,7 +37,7 @@ def test_the_same_surface_as_the_dense_run(fn, level: float, slope: float | None
     dense = fn(lattice(n)).reshape(n, n, n).numpy()
     vertices, faces = mcubes.marching_cubes(dense, level)
     vertices = vertices * 2 / resolution - 1
-    band, surface = extracted(LevelSet(fn, level, slope=slope), resolution)
+    band, surface = extracted(LevelSet(fn, level, slope=slope, probed=True), resolution)
     assert surface.vertices.shape == vertices.shape
     assert surface.faces.shape == faces.shape
     assert cKDTree(vertices).query(surface.vertices)[0].max() < 1e-5
@@ -96,6 +96,22 @@ def test_a_bound_that_does_not_hold_never_opens_the_band() -> None:
     assert not (ndimage.binary_dilation(within, cube) & without).any()
 
 
+@pytest.mark.parametrize("cells", [16, 40])
+def test_probes_are_asked_in_the_allowed_cells_only(cells: int) -> None:
+    centers = lattice(cells, centers=True)
+    allowed = (ball(0.6)(centers) > -2 * np.sqrt(3) / cells).reshape(cells, cells, cells).numpy()
+    field = Counted(ball(0.6))
+    surface = LevelSet(field, active=allowed, probed=True)
+    band = narrow_band(surface, 128)
+    asked = torch.cat(field.asked)
+    assert len(asked) == band.evaluations < 0.6 * (32**3 + 33**3)
+    assert asked.norm(dim=1).max() < 0.6 + 4 * np.sqrt(3) / cells + 2 * np.sqrt(3) / 32
+    found = extract_surface(ball(0.6), 0.0, 128, band.active, band.inside)
+    mesh = trimesh.Trimesh(found.vertices, found.faces, process=False)
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.6**3, rel=0.01)
+
+
 def test_a_field_with_cells_of_its_own_is_searched_in_these_only() -> None:
     cells = 16
     radius = lattice(cells, centers=True).norm(dim=1).reshape(cells, cells, cells).numpy()
@@ -131,7 +147,7 @@ def test_the_grid_does_not_grow_with_the_lattice_and_few_cells_are_asked() -> No
 @pytest.mark.parametrize("slope", [1.0, None])
 def test_a_level_that_is_not_met_tells_the_range(slope: float | None) -> None:
     with pytest.raises(NoSurfaceError, match=r"no surface at level 7: .* span \[-1\.\d+, 0\.\d+\]") as raised:
-        narrow_band(LevelSet(ball(0.5), 7.0, slope=slope), 64)
+        narrow_band(LevelSet(ball(0.5), 7.0, slope=slope, probed=True), 64)
     low, high = raised.value.span
     assert (low, high) == (pytest.approx(0.5 - 3**0.5, abs=0.12), pytest.approx(0.5, abs=0.12))
 
@@ -143,3 +159,5 @@ def test_bad_values_and_empty_grids_are_user_errors() -> None:
         narrow_band(LevelSet(torus, 0.0, active=np.zeros((4, 4, 4), bool)), 64)
     with pytest.raises(ValueError, match="slope is -1"):
         LevelSet(torus, 0.0, slope=-1.0)
+    with pytest.raises(ValueError, match="nothing tells"):
+        LevelSet(torus, 0.0)
