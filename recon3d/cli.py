@@ -19,7 +19,7 @@ COMMANDS = {
     "tune": "choose a field's frequencies from the data before training: recon3d tune image FILE",
     "fit-many": "a run for every file of a folder, and a table: recon3d fit-many image FOLDER",
     "resume": "continue a stopped run",
-    "eval": "measure a run against its data",
+    "eval": "measure a run against its data, or a mesh against another: recon3d eval mesh A B",
     "render": "render a run: a camera path, or an image, a sound, a video at any size or rate",
     "export": "export a mesh, or a signal as a file of weights",
     "decode": "sample a file of weights that export signal wrote",
