@@ -24,7 +24,7 @@ class EvalMesh:
     """Compare a mesh with a reference: distances, F-scores, normals, volume and topology, and errors as colours.
 
     Distances run from points spread evenly by area to the nearest place on the other surface. Any format that trimesh
-    reads; both meshes in the same coordinates and units.
+    reads; both meshes in the same coordinates and units (GLB has y up by definition and is turned to z up).
     """
 
     mesh: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
@@ -57,7 +57,7 @@ def main(args: list[str]) -> dict[str, Any]:
     from recon3d.metrics.mesh import compare_meshes
     from recon3d.metrics.mesh_topology import topology, volume_iou, welded
 
-    meshes = [read_mesh(path) for path in (options.mesh, options.reference)]
+    meshes = [read_surface(path) for path in (options.mesh, options.reference)]
     mesh, reference = meshes
     scores = compare_meshes(mesh, reference, options.samples, options.thresholds, options.seed)
     facts = [topology(m.vertices, np.asarray(m.faces), crossings=options.self_intersections) for m in meshes]
@@ -101,32 +101,20 @@ def _listed(values: Sequence[float]) -> str:
     return " ".join(f"{value:g}" for value in values) or "none"
 
 
-def read_mesh(path: Path) -> trimesh.Trimesh:
-    """Any mesh file, all its parts as one; finite, with an area.
+def read_surface(path: Path) -> trimesh.Trimesh:
+    """Any mesh file, all its parts as one, in world axes; finite, with an area.
 
     Raises:
         UserError: it is not there, cannot be read, or has no surface.
     """
     import numpy as np
-    import trimesh
 
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        mesh = trimesh.load(path, force="mesh", process=False)
-    except Exception as error:  # every format has its own reader with its own exceptions
-        raise UserError(f"{path}: cannot be read as a mesh ({type(error).__name__}: {error})") from None
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise UserError(f"{path}: no faces, so there is no surface to compare (is it a point cloud?)")
-    faces = np.asarray(mesh.faces)
-    if faces.min() < 0 or faces.max() >= len(mesh.vertices):
-        raise UserError(f"{path}: faces name vertices that are not there ({faces.min()}..{faces.max()} of 0.."
-                        f"{len(mesh.vertices) - 1})")  # fmt: skip
-    corners = np.asarray(mesh.vertices, np.float64)[faces]
-    if not np.isfinite(corners).all():
-        raise UserError(f"{path}: vertices that are not finite (NaN or infinite)")
+    from recon3d.export.meshfiles import read_mesh
+
+    mesh = read_mesh(path)
+    corners = np.asarray(mesh.vertices, np.float64)[np.asarray(mesh.faces)]
     if not np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).any():
-        raise UserError(f"{path}: all {len(faces)} faces have zero area")
+        raise UserError(f"{path}: all {len(corners)} faces have zero area, so there is no surface to compare")
     return mesh
 
 

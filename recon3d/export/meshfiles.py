@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -27,6 +25,7 @@ from jaxtyping import Float, UInt8
 
 from recon3d.errors import UserError
 from recon3d.export.texture import Textured
+from recon3d.export.whole import write_whole
 
 if TYPE_CHECKING:
     import trimesh
@@ -56,7 +55,7 @@ def write_mesh(
         raise UserError(f"mesh {name!r} has no faces; nothing written")
     if not np.isfinite(mesh.vertices).all():
         raise UserError(f"mesh {name!r} has coordinates that are not finite; nothing written")
-    return [_write_whole(Path(folder) / f"{name}.{f}", lambda file, f=f: _WRITERS[f](file, mesh)) for f in formats]  # type: ignore[misc]
+    return [write_whole(Path(folder) / f"{name}.{f}", lambda file, f=f: _WRITERS[f](file, mesh)) for f in formats]  # type: ignore[misc]
 
 
 def write_textured(
@@ -82,29 +81,7 @@ def write_textured(
         raise UserError(f"{name!r}: an OBJ cannot refer to files of that name: give ASCII letters without spaces")
     if not np.isfinite(textured.vertices).all():
         raise UserError(f"mesh {name!r} has coordinates that are not finite; nothing written")
-    return [_write_whole(Path(folder) / f"{name}.{suffix}", write) for f in formats for suffix, write in writers[f]]
-
-
-def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
-    return path
+    return [write_whole(Path(folder) / f"{name}.{suffix}", write) for f in formats for suffix, write in writers[f]]
 
 
 def read_mesh(path: Path) -> trimesh.Trimesh:
@@ -114,7 +91,8 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     which are linear light, are coded as sRGB.
 
     Raises:
-        UserError: no file, one that trimesh cannot read, no faces, coordinates that are not finite.
+        UserError: no file, one that trimesh cannot read, no faces, faces of vertices that are not there,
+            coordinates that are not finite.
     """
     import trimesh
 
@@ -126,6 +104,8 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
         raise UserError(f"{path}: cannot be read as a mesh ({' '.join(str(error).split())})") from None
     if len(getattr(mesh, "faces", ())) == 0:
         raise UserError(f"{path}: a mesh without faces")
+    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
+        raise UserError(f"{path}: a mesh of {len(mesh.vertices)} vertices whose faces have others than these")
     if not np.isfinite(mesh.vertices).all():
         raise UserError(f"{path}: a mesh with coordinates that are not finite")
     if path.suffix.lower() in (".glb", ".gltf"):

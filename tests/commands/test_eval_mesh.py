@@ -11,6 +11,7 @@ import pytest
 import trimesh
 
 from recon3d.cli import main
+from recon3d.export.meshfiles import write_mesh
 
 
 def ball(path: Path, radius: float, subdivisions: int = 3) -> Path:
@@ -80,6 +81,17 @@ def test_an_open_mesh_has_no_iou(tmp_path: Path, capsys) -> None:
     assert figures["topology"]["mesh"]["boundary_edges"] == 3
 
 
+def test_our_own_glb_lies_where_our_ply_does(tmp_path: Path, capsys) -> None:
+    mesh = trimesh.creation.box((1, 2, 3))
+    mesh.apply_translation((4, 5, 6))
+    mesh = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    glb, ply = write_mesh(mesh, tmp_path, "box", ("glb", "ply"))
+    assert main(["eval", "mesh", str(glb), str(ply), "--samples", "1000", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["hausdorff"] < 1e-6
+    assert figures["iou"] == pytest.approx(1, abs=1e-6)
+
+
 def write_empty(path: Path) -> None:
     path.write_bytes(b"")
 
@@ -110,10 +122,10 @@ def write_no_such_vertex(path: Path) -> None:
 
 
 BAD = {
-    "missing": (lambda path: None, "no such file"),
+    "missing": (lambda path: None, "no such mesh file"),
     "empty file": (write_empty, "cannot be read as a mesh"),
     "noise": (write_noise, "cannot be read as a mesh"),
-    "points": (write_points, "no faces"),
+    "points": (write_points, "without faces"),
     "nan": (write_nan, "not finite"),
     "flat": (write_flat, "all 1 faces have zero area"),
     "no such vertex": (write_no_such_vertex, "bad.ply"),
