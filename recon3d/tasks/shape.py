@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
 from recon3d.config import OptimizerConfig, ShapeConfig
@@ -25,7 +25,7 @@ from recon3d.fields.field import Field
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.grids import grid_points
 from recon3d.heads import shape as head
-from recon3d.tasks.shape_pictures import preview_picture
+from recon3d.tasks.shape_pictures import field_picture, true_picture
 from recon3d.training.chunks import fastest_chunk
 from recon3d.training.trainer import Preview, StepResult
 
@@ -86,6 +86,7 @@ class ShapeTask(nn.Module):
         self.generator = torch.Generator(device=device)
         self.truth: Truth | None = None
         self.pool: Pool | None = None
+        self._true_picture: np.ndarray | None = None
         self.chunk = config.chunk or CHUNK
         if config.supervision == "occupancy":
             self._loss = head.occupancy_loss("mse" if config.loss == "mse" else "bce")
@@ -269,7 +270,7 @@ class ShapeTask(nn.Module):
         if self._measured:
             return SLOPE_MARGIN * max(1.0, float(self.slope))
         generator = torch.Generator(device=self.device).manual_seed(0)
-        slopes = self.field.gradient(uniform_points(SLOPE_POINTS, generator, self.device))[:, 0]
+        slopes = self.field.gradient(uniform_points(SLOPE_POINTS, generator, self.device))[:, 0].detach()
         return SLOPE_MARGIN * max(1.0, float(torch.linalg.vector_norm(slopes, dim=1).max()))
 
     @property
@@ -289,6 +290,16 @@ class ShapeTask(nn.Module):
 
     # --- looking ---
 
+    def picture(self, distance: ShapeDistance | None) -> UInt8[np.ndarray, "h w 3"]:
+        """The field, shaded and in slices; above it the shape, where distances to it are known."""
+        is_distance = self.config.is_distance
+        below = field_picture(self.inside, is_distance, self.device)
+        if distance is None:
+            return below
+        if self._true_picture is None:
+            self._true_picture = true_picture(distance, is_distance)
+        return np.concatenate([self._true_picture, below])
+
     def score(self) -> None:
         """The last state is the best: nothing is held out."""
 
@@ -298,7 +309,7 @@ class ShapeTask(nn.Module):
         truth = self.truth
         assert truth is not None, "a preview needs the shape"
         self.eval()
-        picture = preview_picture(self.inside, truth.distance, self.config.is_distance, self.device)
+        picture = self.picture(truth.distance)
         scalars = {}
         if truth.distance is not None and truth.distance.rule != "unsigned":
             generator = torch.Generator().manual_seed(0)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from recon3d.data.shape_distance import ShapeDistance
 from recon3d.geometry.grids import grid_points
 
-SIZE = 224
+SIZE = 192
 """Pixels a side of every panel."""
-_LATTICE, _STEPS, _BISECTIONS = 64, 160, 8
+_LATTICE, _STEPS, _BISECTIONS = 64, 112, 8
 _CHUNK = 2**15
 _SLOPE_STEP = 2e-3
 _AZIMUTH, _ELEVATION = math.radians(25), math.radians(15)
@@ -30,26 +30,29 @@ _BAND = 0.05
 InsideFn = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
 
 
-def preview_picture(
-    inside_fn: InsideFn, truth: ShapeDistance | None, is_distance: bool, device: torch.device
-) -> UInt8[np.ndarray, "h w 3"]:
-    """A shaded view and the three middle slices of a field that is above 0 inside; above them, where there is one, the
-    same of the truth. Slices: warm inside, cool outside; of distances with lines every 0.05."""
+def field_picture(inside_fn: InsideFn, is_distance: bool, device: torch.device) -> UInt8[np.ndarray, "h w 3"]:
+    """A shaded view and the three middle slices of a field that is above 0 inside, side by side. Slices: warm inside,
+    cool outside; of distances with lines every 0.05."""
 
     def batched(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         return torch.cat([inside_fn(part.to(device)).float().cpu() for part in points.split(_CHUNK)])
 
-    rows = [[shaded(*surface_hits(batched)), *_slices(batched, is_distance)]]
-    if truth is not None:
+    return _row(shaded(*surface_hits(batched)), _slices(batched, is_distance))
 
-        def true_inside(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-            if is_distance:
-                return -torch.from_numpy(truth.signed(points.numpy()))
-            return 2 * torch.from_numpy(truth.inside(points.numpy())).float() - 1
 
-        rows.insert(0, [shaded(*_true_hits(truth)), *_slices(true_inside, is_distance)])
-    sheet = torch.cat([torch.cat(row, dim=1) for row in rows])
-    return (sheet.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+def true_picture(truth: ShapeDistance, is_distance: bool) -> UInt8[np.ndarray, "h w 3"]:
+    """The same of the shape itself."""
+
+    def inside(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        if is_distance:
+            return -torch.from_numpy(truth.signed(points.numpy()))
+        return 20 * torch.from_numpy(truth.inside(points.numpy())).float() - 10
+
+    return _row(shaded(*_true_hits(truth)), _slices(inside, is_distance))
+
+
+def _row(view: Float[Tensor, "h w 3"], slices: list[Float[Tensor, "h w 3"]]) -> UInt8[np.ndarray, "h w4 3"]:
+    return (torch.cat([view, *slices], dim=1).clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
 
 
 # --- the surface ----------------------------------------------------------------------------------------------------
@@ -139,5 +142,5 @@ def _distance_colours(inside: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
 
 
 def _occupancy_colours(inside: Float[Tensor, " n"]) -> Float[Tensor, "n 3"]:
-    share = torch.sigmoid(4 * inside)[:, None]
+    share = torch.sigmoid(inside)[:, None]
     return share * torch.tensor(_WARM) + (1 - share) * torch.tensor(_COOL)
