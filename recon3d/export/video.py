@@ -1,13 +1,42 @@
-"""Videos: H.264 in MP4, through imageio's ffmpeg."""
+"""Frames on disk: H.264 in MP4, through imageio's ffmpeg, or a folder of PNG pictures."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
+
+from recon3d.errors import UserError
+
+
+class FrameWriter(Protocol):
+    """Takes frames of one size in their order, between ``__enter__`` and ``__exit__``."""
+
+    def __enter__(self) -> FrameWriter: ...
+
+    def add(self, frame: UInt8[np.ndarray, "h w 3"]) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+
+def frame_writer(path: Path, fps: float) -> FrameWriter:
+    """A video where ``path`` ends in .mp4, a folder of pictures where it has no ending.
+
+    Raises:
+        UserError: another ending.
+    """
+    if path.suffix.lower() == ".mp4":
+        return VideoWriter(path, fps)
+    if path.suffix == "":
+        return FrameFolder(path)
+    raise UserError(f"{path}: frames are written to a video that ends in .mp4, or to a folder, of a name without a dot")
 
 
 class VideoWriter:
@@ -37,3 +66,31 @@ class VideoWriter:
             self._temporary.replace(self.path)
         else:
             self._temporary.unlink(missing_ok=True)
+
+
+class FrameFolder:
+    """Writes frames to ``path/000.png``, ``001.png`` ...; they appear together, when the last one is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._count = 0
+
+    def __enter__(self) -> FrameFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._temporary = Path(tempfile.mkdtemp(dir=self.path.parent, prefix=f".{self.path.name}."))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror or error}") from None
+        return self
+
+    def add(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
+        import imageio.v3 as iio
+
+        iio.imwrite(self._temporary / f"{self._count:03d}.png", frame)
+        self._count += 1
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            for frame in sorted(self._temporary.iterdir()):
+                frame.replace(self.path / frame.name)
+        shutil.rmtree(self._temporary, ignore_errors=True)

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from recon3d.geometry.cameras import Cameras, look_at
+from recon3d.geometry.cameras import Cameras, focal_from_angle, look_at
 
 
 def orbit(seen: Cameras, center: tuple[float, float, float], frames: int, size: int) -> Cameras:
@@ -30,3 +30,26 @@ def orbit(seen: Cameras, center: tuple[float, float, float], frames: int, size: 
     focal = (seen.focal.median(dim=0).values * scale).expand(frames, 2).contiguous()
     middle = torch.full((frames, 2), 0.5 * size)
     return Cameras(torch.stack(poses), focal, middle, size, size, torch.zeros(frames, 4))
+
+
+def turntable(
+    low: tuple[float, float, float], high: tuple[float, float, float], frames: int, size: int, height: float = 0.35
+) -> Cameras:
+    """``frames`` square cameras once around the vertical (z) axis, from where the box ``low``..``high`` is seen whole.
+
+    ``height``: elevation above the horizon, in radians. The field of view is 40 degrees.
+    """
+    corners = torch.tensor([low, high], dtype=torch.float64)
+    target, radius = corners.mean(dim=0), 0.5 * float((corners[1] - corners[0]).norm())
+    angle = math.radians(40.0)
+    distance = radius / math.sin(0.5 * angle)
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    poses = []
+    for frame in range(frames):
+        around = 2 * math.pi * frame / frames
+        ring = math.cos(height)
+        offset = torch.tensor([ring * math.cos(around), ring * math.sin(around), math.sin(height)], dtype=torch.float64)
+        poses.append(look_at(target + distance * offset, target, up))
+    focal = torch.full((frames, 2), focal_from_angle(angle, size))
+    middle = torch.full((frames, 2), 0.5 * size)
+    return Cameras(torch.stack(poses).float(), focal, middle, size, size, torch.zeros(frames, 4))
