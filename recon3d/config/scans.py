@@ -37,6 +37,11 @@ class AnglesConfig:
         given = [name for name in ("stop", "values", "file") if getattr(self, name) is not None]
         require(len(given) <= 1, f"angles: {' and '.join(given)} are given; give one of them")
 
+    @property
+    def empty(self) -> bool:
+        """Whether no angles are told, at most their unit."""
+        return self.stop is None and self.values is None and self.file is None
+
 
 @dataclass(frozen=True)
 class RawConfig:

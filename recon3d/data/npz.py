@@ -60,7 +60,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
             require(bool(infos), f"{path}: a ZIP without NPY arrays; save it with numpy.savez")
             return {info.filename.removesuffix(".npy"): _read_member(path, archive, info) for info in infos}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, struct.error, NotImplementedError) as error:
-        if "pickle" in str(error) or "Object arrays" in str(error):
+        if any(word in str(error) for word in ("pickle", "Object arrays", "Python objects")):
             raise UserError(f"{path}: holds pickled objects, which are never loaded; save plain arrays") from error
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); write it again") from error
 

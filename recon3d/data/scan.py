@@ -111,7 +111,8 @@ class Scan:
         Raises:
             UserError: no projection is left.
         """
-        chosen = np.arange(len(self))[indices if isinstance(indices, slice) else np.asarray(indices)]
+        key = indices if isinstance(indices, slice) else np.asarray(indices)
+        chosen = np.arange(len(self))[key if isinstance(key, slice) or key.size else np.zeros(0, np.int64)]
         require(chosen.size > 0, f"no projection of {len(self)} is left; choose at least one")
         return dataclasses.replace(
             self,

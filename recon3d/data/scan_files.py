@@ -2,7 +2,7 @@
 
 ==================== ====================================================================================
 NPZ of ``Scan.save`` projections stay in the file
-NPY, NPZ, JSON       arrays by name (``projections`` or ``sinogram``, ``angles``, distances); NAF's dictionaries
+NPY, NPZ, JSON       arrays by name (``projections`` or ``sinogram``, ``angles``, distances); NAF's, TIGRE's
 MAT 5 and 7.3        arrays by name; the structures of the Helsinki Tomography Challenge
 TIFF                 a folder of pages or one file of many
 HDF5                 Data Exchange, NeXus NXtomo, or the dataset that the sidecar names
@@ -14,14 +14,17 @@ YAML                 a sidecar whose ``data`` names one of these
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+
 from recon3d.config.scans import SidecarConfig
-from recon3d.data import sidecar
+from recon3d.data import npz, sidecar
 from recon3d.data.scan import Scan, is_scan, load_scan
 from recon3d.data.scan_preprocess import to_line_integrals
-from recon3d.data.sidecar import Found
+from recon3d.data.sidecar import Found, mean_frame
 from recon3d.errors import UserError, require
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -62,7 +65,19 @@ def _read(path: Path, geometry: Path | None) -> Scan:
         told = sidecar.read_sidecar(geometry, found.told)
     else:
         told = found.told
-    return sidecar.assemble(found, told, path)
+    flat = found.flat if told.flat is None else _mean_frame(told.flat)
+    dark = found.dark if told.dark is None else _mean_frame(told.dark)
+    return sidecar.assemble(replace(found, flat=flat, dark=dark), told, path)
+
+
+def _mean_frame(path: Path) -> np.ndarray:
+    """A flat or dark field: the mean of the frames in an NPY file, a TIFF file or a folder of these."""
+    require(path.exists(), f"{path}: no such file or folder; correct the sidecar")
+    if path.suffix.lower() in (".npy", ".npz"):
+        arrays = npz.read(path)
+        require(len(arrays) == 1, f"{path}: {len(arrays)} arrays; give a flat or dark field in a file of its own")
+        return mean_frame(sidecar.numbers(next(iter(arrays.values())), path, "the field"))
+    return mean_frame(np.asarray(_module("tiff").open_stack(path)))
 
 
 def _reader(path: Path, told: SidecarConfig) -> Callable[[Path, SidecarConfig], Found]:

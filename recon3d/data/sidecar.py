@@ -21,7 +21,7 @@ from recon3d.config.plain import from_plain, read_yaml
 from recon3d.config.scans import AnglesConfig, AngleUnit, SidecarConfig
 from recon3d.data import npz, stacks
 from recon3d.data.scan import Scan
-from recon3d.data.stacks import Stack
+from recon3d.data.stacks import LazyStack, Stack
 from recon3d.errors import UserError, require
 from recon3d.geometry.scanner import ScanGeometry, VolumeGrid, default_grid
 
@@ -53,6 +53,29 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
+def numbers(values: Any, path: Path, name: str) -> Any:
+    """``values`` as an array of numbers; a lazy stack is one already.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if isinstance(values, LazyStack):
+        return values
+    array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    require(
+        array.dtype.kind in "fiub",
+        f"{path}: {name} holds values of type {array.dtype}, not real numbers; save plain arrays of numbers",
+    )
+    return array
+
+
+def mean_frame(frames: np.ndarray) -> np.ndarray:
+    """The mean (rows, columns) of frames (n, rows, columns), of one (rows, columns), or of one line (columns)."""
+    if frames.ndim == 3:
+        return frames.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return np.atleast_2d(frames).astype(np.float32)
+
+
 def find_sidecar(path: Path) -> Path | None:
     """``scan.yaml`` beside ``scan.raw`` (or ``scan.yml``), ``geometry.yaml`` in a folder; None where there is none."""
     candidates = [path / "geometry.yaml"] if path.is_dir() else []
@@ -72,6 +95,9 @@ def read_sidecar(path: Path, told: SidecarConfig | None = None) -> SidecarConfig
         value = getattr(read, name)
         if value is not None and value != getattr(told, name, None):
             read = dataclasses.replace(read, **{name: path.parent / value})
+    known = None if told is None else told.angles
+    if known is not None and read.angles is not None and read.angles.empty:  # only their unit is told
+        read = dataclasses.replace(read, angles=dataclasses.replace(known, unit=read.angles.unit))
     if read.angles is not None and read.angles.file is not None:
         read = dataclasses.replace(read, angles=dataclasses.replace(read.angles, file=path.parent / read.angles.file))
     return read
@@ -140,7 +166,7 @@ def _to_radians(
         if unit == "degrees":
             notes.append(
                 f"the angles span {span:.4g}, more than two turns of radians: taken for degrees; say angles: {{unit:"
-                " radians}} in a sidecar if they are not"
+                " radians} in a sidecar if they are not"
             )
     elif unit == "radians" and span > _TWO_TURNS:
         notes.append(

@@ -56,7 +56,7 @@ class LazyStack:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, key: Any) -> np.ndarray:
+    def __getitem__(self, key: Any) -> Any:
         keys = list(key) if isinstance(key, tuple) else [key]
         if Ellipsis in [k for k in keys if k is Ellipsis]:
             at = next(i for i, k in enumerate(keys) if k is Ellipsis)
@@ -146,9 +146,9 @@ def reorder(stack: Stack, axes: Sequence[str]) -> Stack:
     return LazyStack((shape[0], shape[1], shape[2]), read)
 
 
-def chunks(stack: Stack, most_bytes: int = CHUNK_BYTES) -> Iterator[Views]:
-    """The numbers of all views, in runs whose float32 block is at most ``most_bytes`` large (one view at the least)."""
-    step = max(1, most_bytes // max(1, 4 * stack.shape[1] * stack.shape[2]))
+def chunks(stack: Stack) -> Iterator[Views]:
+    """The numbers of all views, in runs whose float32 block is at most ``CHUNK_BYTES`` large (but one view)."""
+    step = max(1, CHUNK_BYTES // max(1, 4 * stack.shape[1] * stack.shape[2]))
     for start in range(0, stack.shape[0], step):
         yield np.arange(start, min(start + step, stack.shape[0]))
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from recon3d.config.scans import AnglesConfig, AngleUnit, SidecarConfig
 from recon3d.data import npz
-from recon3d.data.sidecar import Found
-from recon3d.data.stacks import LazyStack
+from recon3d.data.scan_formats import dictionaries
+from recon3d.data.sidecar import Found, mean_frame, numbers
 from recon3d.errors import UserError, require
 
 _PROJECTIONS = ("projections", "sinogram", "sino", "proj", "data", "arr_0")
@@ -30,7 +30,6 @@ _LENGTHS = {
     "counts": ("counts", "i0"),
 }
 _UNITS: dict[str, float] = {"mm": 1.0, "cm": 10.0, "um": 1e-3, "m": 1e3}
-_NAF = {"DSD", "DSO", "nDetector", "dDetector"}
 
 
 def read(path: Path, told: SidecarConfig) -> Found:
@@ -58,6 +57,8 @@ def from_mapping(values: Mapping[str, Any], path: Path, key: str | None) -> Foun
     Raises:
         UserError: there are no projections among them.
     """
+    if dictionaries.is_dictionary(values):
+        return dictionaries.from_dictionary(values, path)
     plain = {_plain(name): name for name in values}
     if key is None:
         key = next((plain[name] for name in _PROJECTIONS if name in plain), None)
@@ -78,22 +79,6 @@ def from_mapping(values: Mapping[str, Any], path: Path, key: str | None) -> Foun
         told["angles"] = AnglesConfig(_angle_unit(angles), values=tuple(np.ravel(values[angles]).tolist()))
     flat, dark = (_frame(values, plain, names, path) for names in (_FLAT, _DARK))
     return Found(stack, SidecarConfig(**told), flat=flat, dark=dark)
-
-
-def numbers(values: Any, path: Path, name: str) -> Any:
-    """``values`` as an array of numbers; a lazy stack is one already.
-
-    Raises:
-        UserError: it is something else.
-    """
-    if isinstance(values, LazyStack):
-        return values
-    array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    require(
-        array.dtype.kind in "fiub",
-        f"{path}: {name} holds values of type {array.dtype}, not real numbers; save plain arrays of numbers",
-    )
-    return array
 
 
 def _plain(name: str) -> str:
@@ -118,13 +103,6 @@ def _length(values: Mapping[str, Any], plain: dict[str, str], names: tuple[str, 
 def _frame(values: Mapping[str, Any], plain: dict[str, str], names: tuple[str, ...], path: Path) -> np.ndarray | None:
     name = next((plain[n] for n in names if n in plain), None)
     return None if name is None else mean_frame(numbers(values[name], path, name))
-
-
-def mean_frame(frames: np.ndarray) -> np.ndarray:
-    """The mean (rows, columns) of frames (n, rows, columns), of one (rows, columns), or of one line (columns)."""
-    if frames.ndim == 3:
-        return frames.mean(axis=0, dtype=np.float64).astype(np.float32)
-    return np.atleast_2d(frames).astype(np.float32)
 
 
 def _arrays(values: dict[str, Any], path: Path) -> dict[str, Any]:

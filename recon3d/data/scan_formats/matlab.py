@@ -17,7 +17,7 @@ import numpy as np
 from recon3d.config.scans import AnglesConfig, SidecarConfig
 from recon3d.data import hdf5
 from recon3d.data.scan_formats import arrays
-from recon3d.data.sidecar import Found
+from recon3d.data.sidecar import Found, numbers
 from recon3d.data.stacks import LazyStack
 from recon3d.errors import UserError, require
 
@@ -52,7 +52,7 @@ def _helsinki(structure: Mapping[str, Any], path: Path) -> Found:
     wanted = ("distanceSourceOrigin", "distanceSourceDetector", "angles")
     missing = [name for name in wanted if name not in parameters]
     require(not missing, f"{path}: parameters without {', '.join(missing)}; write them in a sidecar")
-    sinogram = arrays.numbers(structure["sinogram"], path, "sinogram")
+    sinogram = numbers(structure["sinogram"], path, "sinogram")
     unit = _UNITS.get(str(parameters.get("distanceUnit", "mm")), 1.0)
     binned = parameters.get("pixelSizePost", parameters.get("pixelSize"))
     require(binned is not None, f"{path}: parameters without pixelSize; write pixel_pitch in a sidecar")
