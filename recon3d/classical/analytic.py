@@ -1,0 +1,192 @@
+"""Filtered back-projection: parallel rays (2D, 3D), fans on flat and curved detectors, and cones (FDK).
+
+Sources: Kak and Slaney, "Principles of Computerized Tomographic Imaging" (1988), chapter 3; Feldkamp, Davis and Kress,
+"Practical cone-beam algorithm" (1984).
+
+With the angle each view stands for w, the ramp filter h, and p' the projections under weights,
+
+    parallel   f = sum_a w (p * h)(s),
+    flat       p' = p cos,  f = sum_a w (D / L)^2 (p' * h)(s) with s and h on a detector moved to the axis,
+    curved     p' = p D cos,  f = sum_a w (1 / l)^2 (p' * g)(gamma) with g = h (gamma / sin gamma)^2,
+
+where cos is that of the angle between a ray and the detector's normal (curved: the ray through the axis), D the
+distance of the source from the axis, L the voxel's from the source along the normal, l its distance itself. A cone's
+rows are filtered like a fan's, under the cosine in both directions.
+
+Parallel rays are back-projected by the projector's transpose; divergent ones by looking up, for every voxel, the
+projection at its shadow, because the transpose's own weights are not these.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recon3d.classical.filters import filtered, padded, ramp
+from recon3d.classical.projector import Progress, Projector, silent
+from recon3d.classical.redundancy import angular_steps, fan_weights
+from recon3d.config.classical import FbpConfig
+from recon3d.errors import require
+from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+
+_ASKEW = 1e-3
+"""How far views may be off the circle: an angle, or a share of the source's distance."""
+
+
+def fbp(
+    projections: Float[Tensor, "a rows columns"],
+    geometry: ScanGeometry,
+    grid: VolumeGrid,
+    options: FbpConfig,
+    progress: Progress = silent,
+) -> Float[Tensor, "nz ny nx"]:
+    """The volume in 1/mm by filtered back-projection; a cone's by Feldkamp, Davis and Kress.
+
+    Raises:
+        UserError: the views are not those of a circle, for which there is no such formula.
+    """
+    angles = torch.atan2(geometry.u[:, 1], geometry.u[:, 0]) if geometry.angles is None else geometry.angles
+    if not geometry.divergent:
+        return _parallel(projections, geometry, grid, options, angles, progress)
+    return _divergent(projections, geometry, grid, options, angles, progress)
+
+
+def _parallel(
+    projections: Tensor,
+    geometry: ScanGeometry,
+    grid: VolumeGrid,
+    options: FbpConfig,
+    angles: Tensor,
+    progress: Progress,
+) -> Tensor:
+    level = float(geometry.source[:, 2].abs().amax())
+    require(level <= _ASKEW, "FBP needs rays square to the axis of rotation (z); use sirt, cgls or tv for this scan")
+    pitch, row_pitch = geometry.u.norm(dim=1), geometry.v.norm(dim=1)
+    response = ramp(geometry.columns, options, projections.device)
+    smooth = filtered(projections, pitch, response)
+    progress(1, 2)
+    # A voxel's share of its shadow: the transpose gives it (its volume) / (the rays' distances) for each view.
+    share = pitch / math.prod(grid.spacing[:2])
+    if not (grid.shape[0] == 1 and geometry.rows == 1):
+        share = share * row_pitch / grid.spacing[2]
+    weight = (angular_steps(angles, math.pi) * share).to(smooth.dtype)
+    volume = Projector(geometry, grid).back(smooth * weight[:, None, None])
+    progress(2, 2)
+    return volume
+
+
+def _divergent(
+    projections: Tensor,
+    geometry: ScanGeometry,
+    grid: VolumeGrid,
+    options: FbpConfig,
+    angles: Tensor,
+    progress: Progress,
+) -> Tensor:
+    distance = geometry.source_origin
+    reach = float(distance.amax())
+    off_circle = max(
+        float(geometry.source[:, 2].abs().amax()),
+        float((distance - distance[0]).abs().amax()),
+        float(geometry.u[:, 2].abs().amax() / geometry.u.norm(dim=1).amax()) * reach,
+    )
+    require(
+        off_circle <= _ASKEW * reach and reach > 0,
+        "FBP and FDK need a source on a circle about the axis of rotation (z); use sirt, cgls or tv for this scan",
+    )
+    pitch = geometry.u.norm(dim=1)
+    steps = geometry.source_detector
+    column = torch.arange(geometry.columns, dtype=torch.float64, device=geometry.device)
+    row = torch.arange(geometry.rows, dtype=torch.float64, device=geometry.device) - (geometry.rows - 1) / 2
+    axis, _, _ = geometry.shadows(torch.zeros(1, 3, dtype=torch.float64, device=geometry.device))
+    response = ramp(geometry.columns, options, projections.device)
+    if geometry.curved:
+        spread = pitch / steps
+        gamma = (column - axis) * spread[:, None]
+        across = gamma.cos()
+        height = row * geometry.v.norm(dim=1)[:, None] / steps[:, None]
+        weight = distance[:, None, None] * across[:, None, :] / (1 + height.square()).sqrt()[:, :, None]
+        response = _curved_response(geometry.columns, options, float(spread[0]), projections.device)
+        sampling = spread
+    else:
+        # The foot of the source's perpendicular on the detector, in columns and rows from its middle.
+        along = geometry.source - geometry.detector
+        foot_u = (along * geometry.u).sum(1, keepdim=True) / pitch.square()[:, None]
+        foot_v = (along * geometry.v).sum(1, keepdim=True) / geometry.v.square().sum(1, keepdim=True)
+        middle = (geometry.columns - 1) / 2
+        s = (column - middle - foot_u) * (pitch / steps)[:, None]
+        height = (row - foot_v) * (geometry.v.norm(dim=1) / steps)[:, None]
+        gamma = s.atan() - ((axis - middle - foot_u) * (pitch / steps)[:, None]).atan()
+        weight = (1 + s[:, None, :].square() + height[:, :, None].square()).rsqrt()
+        sampling = pitch * distance / steps
+    counted = fan_weights(angles, gamma)
+    smooth = filtered(projections * (weight * counted[:, None, :]).to(projections.dtype), sampling, response)
+    return _look_up(smooth, geometry, grid, progress)
+
+
+def _curved_response(columns: int, options: FbpConfig, spread: float, device: torch.device) -> Tensor:
+    """The ramp's samples at the angles n ``spread``, times (gamma / sin gamma)^2; in units of the spread."""
+    size = padded(columns)
+    kernel = torch.fft.irfft(ramp(columns, options, device), n=size)
+    n = torch.arange(size, dtype=torch.float64, device=device)
+    gamma = torch.minimum(n, size - n).clamp_max(columns) * spread
+    # Beyond the fan the kernel meets nothing.
+    stretch = torch.where(gamma < math.pi / 2, 1 / torch.sinc(gamma / math.pi).square(), 1.0)
+    return torch.fft.rfft(kernel * stretch).real
+
+
+def _look_up(smooth: Tensor, geometry: ScanGeometry, grid: VolumeGrid, progress: Progress) -> Tensor:
+    """Sum over views of the projection at each voxel's shadow over its squared distance from the source.
+
+    The distance is in units of the source's from the axis, measured along the detector's normal, or, where the detector
+    is curved, from the source itself and in mm.
+    """
+    device, dtype = smooth.device, smooth.dtype
+    volume = torch.zeros(grid.shape, dtype=dtype, device=device)
+    x, y, z = (grid.axis(i, device) for i in range(3))
+    across = geometry.detector - geometry.source
+    basis = torch.stack([geometry.u, geometry.v, across], dim=2)
+    if geometry.curved:
+        length, distance = geometry.u.norm(dim=1), across.norm(dim=1)
+        basis[:, :, 0] *= (distance / length)[:, None]
+    inverse = torch.linalg.inv(basis)
+    for view in range(len(geometry)):
+        source = geometry.source[view]
+        # Coordinates along u, v and the middle ray, as sums of what x, y and z give.
+        m = inverse[view]
+        local = [
+            (m[j, 0] * (x - source[0])).to(dtype) + (m[j, 1] * (y - source[1])).to(dtype)[:, None] for j in range(3)
+        ]
+        rise = [(m[j, 2] * (z - source[2])).to(dtype) for j in range(3)]
+        for layer in range(grid.shape[0]):
+            a, b, c = (local[j] + rise[j][layer] for j in range(3))
+            if geometry.curved:
+                radius = torch.hypot(a, c)
+                columns, rows = torch.atan2(a, c) * (distance / length)[view].to(dtype), b / radius
+                weight = 1 / (radius * distance[view].to(dtype)).square()
+            else:
+                columns, rows = a / c, b / c
+                weight = (geometry.source_origin / geometry.source_detector)[view].to(dtype).square() / c.square()
+            volume[layer] += weight * _interpolated(smooth[view], columns, rows)
+        progress(view + 1, len(geometry))
+    return volume
+
+
+def _interpolated(image: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """Values of an image (rows, columns) at positions in pixels from its middle, linearly; zero outside."""
+    height, width = image.shape
+    at = columns + (width - 1) / 2
+    if height == 1:
+        low = at.floor()
+        share = at - low
+        k = low.long()
+        line = torch.nn.functional.pad(image[0], (1, 1))
+        inside = (k >= -1) & (k < width)
+        k = (k + 1).clamp(0, width)
+        return torch.where(inside, line[k] * (1 - share) + line[k + 1] * share, 0.0)
+    up = rows + (height - 1) / 2
+    where = torch.stack([at * (2 / (width - 1)) - 1, up * (2 / (height - 1)) - 1], dim=-1)
+    return torch.nn.functional.grid_sample(image[None, None], where[None], align_corners=True)[0, 0]
