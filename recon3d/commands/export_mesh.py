@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from recon3d.commands.opened import RunOptions, opened
-from recon3d.config import NerfConfig
+from recon3d.config import NerfConfig, ShapeConfig
 from recon3d.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class ExportMesh(RunOptions):
 
     resolution: int = 512
     """Cells per side of the grid that the surface is extracted on, over the scene's box."""
+    route: Literal["auto", "level", "fusion"] = "auto"
+    """level: the level set of the field. fusion: depths seen from the training cameras, fused (needs open3d; open where
+    no camera looked). auto: level."""
+    texture: int | None = None
+    """Texels per side of a texture, in the GLB and beside the OBJ (needs xatlas; the PLY has vertex colours)."""
     level: float | None = None
     """Where the surface is. Radiance field: its density, per unit of field length (default: chosen from the field).
     Signed distance: how far out from the field's own surface, in world units (default 0). Occupancy: the probability
@@ -67,29 +73,52 @@ def main(args: list[str]) -> dict[str, Any]:
 
     from tqdm import tqdm
 
-    from recon3d.export.mesh import export_mesh
-    from recon3d.export.meshfiles import write_mesh
+    from recon3d.export.mesh import extract, finish, fuse_views
+    from recon3d.export.meshfiles import read_mesh, write_mesh, write_textured
     from recon3d.export.sources import level_set
+    from recon3d.export.texture import check_size
     from recon3d.training.checkpoints import write_atomic
 
-    reference = None if options.reference is None else _read_mesh(options.reference)
+    if options.texture is not None:
+        check_size(options.texture)
+    reference = None if options.reference is None else read_mesh(options.reference)
     with (
-        opened(options, NerfConfig, "export mesh") as run,
+        opened(options, (NerfConfig, ShapeConfig), "export mesh") as run,
         tqdm(total=1.0, desc="mesh", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar,
     ):
-        task = run.task
-        mesh, report = export_mesh(
-            level_set(task, options.level, fill=options.fill),
+        task, began = run.task, time.perf_counter()
+        surface = level_set(task, options.level, fill=options.fill)
+
+        def progress(share: float) -> None:
+            bar.update(share - bar.n)
+
+        if options.route == "fusion":
+            extracted = fuse_views(task, task.normalizer, options.resolution, progress=progress)
+        else:
+            extracted = extract(
+                surface,
+                task.normalizer,
+                options.resolution,
+                newton=options.newton,
+                device=task.device,
+                progress=progress,
+            )
+        bar.set_description("texture" if options.texture else "colours")
+        mesh, textured, report = finish(
+            extracted,
+            surface,
             task.normalizer,
-            resolution=options.resolution,
-            steps=steps,
-            newton=options.newton,
+            steps,
+            texture_size=options.texture,
+            began=began,
             device=task.device,
-            progress=lambda share: bar.update(share - bar.n),
         )
         scores = {} if reference is None else _compare(mesh, reference)
         folder = options.output or run.folder.exports
-        files = write_mesh(mesh, folder, "mesh")
+        if textured is None:
+            files = write_mesh(mesh, folder, "mesh")
+        else:
+            files = [*write_textured(textured, folder, "mesh"), *write_mesh(mesh, folder, "mesh", ["ply"])]
     figures: dict[str, Any] = {
         "run": str(run.folder.path),
         "files": [str(path) for path in files],
@@ -124,11 +153,15 @@ def steps_in_order(options: ExportMesh, args: list[str]) -> list[Step]:
 
 
 def _tell(figures: dict[str, Any], reference: Path | None) -> None:
+    if figures["route"] == "level":
+        made = f"at level {figures['level']:.3g}"
+        share = f", {100 * figures['evaluated_share']:.2f}% of the dense grid evaluated"
+    else:
+        made, share = f"fused from {figures['views']} views", ""
     print(
-        f"mesh at level {figures['level']:.3g}: {figures['vertices']} vertices, {figures['faces']} faces, "
+        f"mesh {made}: {figures['vertices']} vertices, {figures['faces']} faces, "
         f"{'watertight' if figures['watertight'] else 'open'}, {figures['components']} "
-        f"{'piece' if figures['components'] == 1 else 'pieces'}, {figures['seconds']:.1f} s, "
-        f"{100 * figures['evaluated_share']:.2f}% of the dense grid evaluated"
+        f"{'piece' if figures['components'] == 1 else 'pieces'}, {figures['seconds']:.1f} s{share}"
     )
     if "newton" in figures:
         newton = figures["newton"]
@@ -144,16 +177,6 @@ def _tell(figures: dict[str, Any], reference: Path | None) -> None:
             f"Chamfer {100 * figures['chamfer_share']:.3f}% of it, "
             f"normal consistency {figures['normal_consistency']:.3f}"
         )
-
-
-def _read_mesh(path: Path) -> Any:
-    import trimesh
-
-    try:
-        mesh = trimesh.load(path, force="mesh", process=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a mesh ({error})") from None
-    return mesh
 
 
 def _compare(mesh: Any, truth: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=RunConfig)
 State = Literal["best", "last"]
-KINDS = {"nerf": "nerf", "shape": "shape", "image": "signal", "audio": "signal", "video": "signal"}
+KINDS = {"nerf": "nerf", "surface": "nerf", "shape": "shape", "image": "signal", "audio": "signal", "video": "signal"}
 """Which of a command's modules serves the runs of a task."""
 
 
@@ -46,8 +46,11 @@ class OpenedRun(Generic[C]):
 
 
 @contextmanager
-def opened(options: RunOptions, kind: type[C], command: str, state: State | None = "last") -> Iterator[OpenedRun[C]]:
-    """A run with its field restored, for evaluation; ``state`` None is the best where the run kept one, else the last.
+def opened(
+    options: RunOptions, kind: type[C] | tuple[type[C], ...], command: str, state: State | None = "last"
+) -> Iterator[OpenedRun[C]]:
+    """A run of one of the kinds with its field restored, for evaluation; ``state`` None is the best where the run kept
+    one, else the last.
 
     Raises:
         UserError: no run, one of another task than ``command`` is for, or without a best state where that is asked for.

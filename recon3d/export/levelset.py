@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from recon3d.errors import UserError
+from recon3d.geometry.cameras import Cameras
 
 ValueFn = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
 ColorFn = Callable[[Float[Tensor, "n 3"], Float[Tensor, "n 3"]], Float[Tensor, "n 3"]]
@@ -45,6 +46,8 @@ class LevelSet:
         probed: whether the field may be searched by its signs at some points, where no ``slope`` is known. Not so for
             densities, which have floaters and holes of any size.
         color_fn: rgb in [0, 1] at points seen along unit directions, or None.
+        cameras: those that the colours were learned from, in field coordinates; None where the colours do not depend on
+            the direction, or nothing is known of it.
         normals_from_field: whether the gradient of ``value_fn`` gives better normals than the triangles do.
         quantity: what the user knows the values as ("density").
         given_level: the level in the units of that quantity.
@@ -57,6 +60,7 @@ class LevelSet:
     slope: float | None = None
     probed: bool = False
     color_fn: ColorFn | None = None
+    cameras: Cameras | None = None
     normals_from_field: bool = False
     quantity: str = "level"
     given_level: float = 0.0

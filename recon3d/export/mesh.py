@@ -1,24 +1,31 @@
 """From the surface of a field to a coloured triangle mesh in the world coordinates of the input.
 
-cells to search -> sparse marching cubes -> vertices onto the level -> world -> the steps asked for -> normals, colours.
+route "level": cells to search -> sparse marching cubes -> vertices onto the level -> world
+route "fusion": depths seen from the training cameras -> fused -> world
+both: the steps asked for -> normals -> colours -> texture
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from torch import Tensor
 
-from recon3d.export.levelset import ColorFn, LevelSet, NoSurfaceError
+from recon3d.errors import UserError
+from recon3d.export.appearance import MeshOcclusion, SeenColor
+from recon3d.export.levelset import LevelSet, NoSurfaceError
 from recon3d.export.marching import extract_surface
 from recon3d.export.postprocess import DropCavities, DropPieces, Smooth, Step, StepReport, apply_steps
 from recon3d.export.refine import normals, onto_level
 from recon3d.export.refinement import narrow_band
+from recon3d.export.texture import Textured, texture
 from recon3d.export.triangles import is_closed, pieces, vertex_normals
 from recon3d.geometry.boxes import Normalizer
 
@@ -77,7 +84,8 @@ def export_mesh(
     options: dict[str, Any] = {"batch_points": batch_points, "device": device}
     began = time.perf_counter()
     extracted = extract(surface, normalizer, resolution, newton=newton, progress=progress, **options)
-    return finish(extracted, surface, normalizer, steps, began=began, **options)
+    mesh, _, report = finish(extracted, surface, normalizer, steps, began=began, **options)
+    return mesh, report
 
 
 def extract(
@@ -124,45 +132,127 @@ def extract(
     return Extracted(to_world(vertices, normalizer), found.faces, cell, figures)
 
 
+def fuse_views(
+    task: Any, normalizer: Normalizer, resolution: int, *, progress: Callable[[float], None] | None = None
+) -> Extracted:
+    """The surface that the training cameras of ``task`` see, fused in voxels of the size of the lattice's cells.
+
+    It is open where no camera looked. ``progress`` is called with the share of the views that are done, 0..1.
+
+    Raises:
+        UserError: the run does not know its cameras; no camera sees anything; open3d is not installed.
+    """
+    from recon3d.export.fusion import DepthView, fuse, views_of
+
+    cameras = getattr(task, "train_cameras", None)
+    if cameras is None:
+        raise UserError("fusion needs the cameras that the run was trained from, and this run has none: --route level")
+
+    def counted() -> Iterator[DepthView]:
+        for done, view in enumerate(views_of(task, cameras)):
+            yield view
+            if progress is not None:
+                progress((done + 1) / len(cameras))
+
+    center, half = np.asarray(normalizer.center), normalizer.half_size
+    voxel = 2 * half / resolution
+    vertices, faces = fuse(counted(), voxel, (center - half).tolist(), (center + half).tolist())
+    figures = {"route": "fusion", "resolution": resolution, "voxel": voxel, "views": len(cameras)}
+    return Extracted(vertices, faces, 2 / resolution, figures)
+
+
 def finish(
     extracted: Extracted,
     surface: LevelSet,
     normalizer: Normalizer,
     steps: Sequence[Step] = CLEANING,
     *,
+    texture_size: int | None = None,
     began: float | None = None,
     batch_points: int = 2**18,
     device: torch.device | str = "cpu",
-) -> tuple[trimesh.Trimesh, MeshReport]:
+    progress: Callable[[float], None] | None = None,
+) -> tuple[trimesh.Trimesh, Textured | None, MeshReport]:
     """The mesh after ``steps``, with normals, and with vertex colours where ``surface`` has colours.
 
-    ``began``: when the export did, by ``time.perf_counter``, for the report. Normals are the field's where these are
-    better than the triangles' (:class:`LevelSet`) and no step has smoothed the triangles.
+    Normals are the field's where these are better than the triangles' (:class:`LevelSet`) and no step has smoothed the
+    triangles. With ``texture_size``, the same mesh with a texture of that many texels a side comes beside it.
+    ``began``: when the export did, by ``time.perf_counter``, for the report.
+
+    Raises:
+        UserError: a step leaves nothing of the mesh; a texture is asked for, and the field has no colours or the
+            texture cannot be made.
     """
     import trimesh
 
     began = time.perf_counter() if began is None else began
-    options: dict[str, Any] = {"batch_points": batch_points, "device": device}
+    if texture_size is not None and surface.color_fn is None:
+        raise UserError("a texture needs colours, and this run has learned none; leave out --texture")
     vertices, faces, done = apply_steps(extracted.vertices, extracted.faces, steps)
     in_field = to_field(vertices, normalizer)
     if surface.normals_from_field and not any(isinstance(step, Smooth) for step in steps):
-        outward = normals(surface, in_field, faces, extracted.cell, **options)
+        outward = normals(surface, in_field, faces, extracted.cell, batch_points=batch_points, device=device)
     else:
         outward = vertex_normals(vertices, faces)
-    colors = None
+    colors, textured, figures = None, None, dict(extracted.figures)
     if surface.color_fn is not None:
-        colors = colors_along_normals(surface.color_fn, in_field, outward, **options)
+        paint = _Paint(surface, in_field, faces, normalizer, device, batch_points)
+        colors = paint.bytes_at(vertices, outward)
+        figures["colors"] = paint.told
+        if texture_size is not None:
+            textured = texture(vertices, faces, outward, paint, texture_size, progress=progress)
+            figures["texture"] = {"size": texture_size, "charts": textured.charts, "covered": textured.covered}
     mesh = trimesh.Trimesh(vertices, faces, vertex_normals=outward, vertex_colors=colors, process=False, validate=False)
     report = MeshReport(
         vertices=len(vertices),
         faces=len(faces),
         watertight=is_closed(faces),
         components=int(pieces(faces, len(vertices)).max()) + 1,
-        extraction=extracted.figures,
+        extraction=figures,
         steps=done,
         seconds=time.perf_counter() - began,
     )
-    return mesh, report
+    return mesh, textured, report
+
+
+class _Paint:
+    """The colours of a mesh at world points with unit normals, in [0, 1].
+
+    Where the cameras are known that the colours were learned from, a point has the mean over those that saw it
+    (:class:`SeenColor`, which needs open3d); else what a camera sees that looks straight at the surface.
+    """
+
+    def __init__(
+        self,
+        surface: LevelSet,
+        vertices: Float[np.ndarray, "v 3"],
+        faces: Int[np.ndarray, "f 3"],
+        normalizer: Normalizer,
+        device: torch.device | str,
+        batch_points: int,
+    ) -> None:
+        assert surface.color_fn is not None
+        self.normalizer, self.device, self.batch = normalizer, device, batch_points
+        color_fn = surface.color_fn
+        self._color: Callable[[Tensor, Tensor], Tensor] = lambda points, normals: color_fn(points, -normals)
+        self.told = "seen along the normal"
+        if surface.cameras is not None and find_spec("open3d") is not None:
+            self._color = SeenColor(color_fn, surface.cameras, MeshOcclusion(vertices, faces))
+            self.told = "mean over the cameras that see it"
+
+    @torch.no_grad()
+    def __call__(self, points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+        at = torch.from_numpy(to_field(points, self.normalizer)).float().to(self.device)
+        outward = torch.from_numpy(normals).float().to(self.device)
+        return self._color(at, outward).float().clamp(0, 1).cpu().numpy()
+
+    def bytes_at(self, points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) -> UInt8[np.ndarray, "n 4"]:
+        """RGBA, of any number of points."""
+        colors = np.full((len(points), 4), 255, np.uint8)
+        for start in range(0, len(points), self.batch):
+            some = slice(start, start + self.batch)
+            colors[some, :3] = np.rint(255 * self(points[some], normals[some]))
+        return colors
 
 
 def to_world(points: Float[np.ndarray, "n 3"], normalizer: Normalizer) -> Float[np.ndarray, "n 3"]:
@@ -171,23 +261,3 @@ def to_world(points: Float[np.ndarray, "n 3"], normalizer: Normalizer) -> Float[
 
 def to_field(points: Float[np.ndarray, "n 3"], normalizer: Normalizer) -> Float[np.ndarray, "n 3"]:
     return (points - np.asarray(normalizer.center)) / normalizer.half_size
-
-
-@torch.no_grad()
-def colors_along_normals(
-    color_fn: ColorFn,
-    vertices: Float[np.ndarray, "v 3"],
-    normals: Float[np.ndarray, "v 3"],
-    *,
-    batch_points: int = 2**18,
-    device: torch.device | str = "cpu",
-) -> UInt8[np.ndarray, "v 4"]:
-    """RGBA bytes: the colour that a camera looking straight at the surface sees (it looks along minus the normal)."""
-    colors = np.full((len(vertices), 4), 255, np.uint8)
-    for start in range(0, len(vertices), batch_points):
-        some = slice(start, start + batch_points)
-        points = torch.from_numpy(vertices[some]).float().to(device)
-        directions = torch.from_numpy(-normals[some]).float().to(device)
-        rgb = color_fn(points, directions).float().clamp(0, 1)
-        colors[some, :3] = (rgb * 255).round().byte().cpu().numpy()
-    return colors

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from recon3d.data.ray_casting import import_open3d
 from recon3d.errors import UserError
 from recon3d.export.triangles import areas_and_volumes, boundary_edges, joined, pieces, without_unused
 
@@ -123,7 +124,7 @@ class Crop:
             raise UserError(f"the box to crop to, from {self.low} to {self.high}, is empty: give low before high")
 
     def apply(self, vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces, str]:
-        o3d = _open3d(self.name)
+        o3d = import_open3d("meshes are cropped")
         for axis in range(3):
             for bound, sign in ((self.low[axis], 1.0), (self.high[axis], -1.0)):
                 if len(faces) == 0 or (sign * (vertices[:, axis] - bound) >= 0).all():
@@ -179,7 +180,7 @@ class Smooth:
             raise UserError(f"smoothing takes at least 1 iteration, not {self.iterations}")
 
     def apply(self, vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces, str]:
-        o3d = _open3d(self.name)
+        o3d = import_open3d("meshes are smoothed")
         smooth, same = _arrays(_mesh(o3d, vertices, faces).filter_smooth_taubin(self.iterations))
         moved = np.linalg.norm(smooth - vertices, axis=1)
         return smooth, same, f"{self.iterations} iterations moved vertices by {moved.mean():.3g} on average"
@@ -199,7 +200,7 @@ class Simplify:
     def apply(self, vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces, str]:
         if len(faces) <= self.faces:
             return vertices, faces, f"there were no more than {self.faces} faces"
-        o3d = _open3d(self.name)
+        o3d = import_open3d("meshes are simplified")
         simple = _arrays(_mesh(o3d, vertices, faces).simplify_quadric_decimation(self.faces))
         return *simple, f"to {len(simple[1])} faces of at most {self.faces}"
 
@@ -211,14 +212,6 @@ def _count(which: Bool[np.ndarray, "n"], one: str, many: str) -> str:
 
 def _box(low: Sequence[float], high: Sequence[float]) -> str:
     return " x ".join(f"[{a:g}, {b:g}]" for a, b in zip(low, high))
-
-
-def _open3d(step: str) -> Any:
-    try:
-        import open3d
-    except ImportError:
-        raise UserError(f"to {step} needs open3d: pip install 'recon3d[open3d]'") from None
-    return open3d
 
 
 def _mesh(o3d: Any, vertices: Vertices, faces: Faces) -> Any:

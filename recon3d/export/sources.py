@@ -18,10 +18,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from recon3d.errors import UserError
+from recon3d.export.appearance import field_cameras
 from recon3d.export.level import choose_level
 from recon3d.export.levelset import ColorFn, LevelSet, ValueFn
 from recon3d.export.solid import filled, solid_cells
 from recon3d.geometry.boxes import Normalizer
+from recon3d.geometry.cameras import Cameras
 from recon3d.tasks.nerf import NerfTask
 
 LOG_RANGE = 4.0
@@ -70,6 +72,7 @@ def density_surface(
     level: float | None = None,
     *,
     color_fn: ColorFn | None = None,
+    cameras: Cameras | None = None,
     batch_points: int = 2**18,
     device: torch.device | str = "cpu",
 ) -> LevelSet:
@@ -80,7 +83,14 @@ def density_surface(
         raise UserError(f"the surface's density is {level:g}, but must be above 0")
     log_density = _LogDensity(density_fn, level)
     return LevelSet(
-        log_density, 0.0, active, color_fn=color_fn, quantity="density", given_level=level, in_units=log_density.span
+        log_density,
+        0.0,
+        active,
+        color_fn=color_fn,
+        cameras=cameras,
+        quantity="density",
+        given_level=level,
+        in_units=log_density.span,
     )
 
 
@@ -91,7 +101,8 @@ def _of_density_run(task: NerfTask, level: float | None, fill: bool) -> LevelSet
         solid = solid_cells(active, task.lit_cells().cpu().numpy())
         density_fn = filled(density_fn, torch.from_numpy(solid).to(task.device))
         active = active | solid
-    return density_surface(density_fn, active, level, color_fn=task.field.color, device=task.device)
+    cameras = None if task.train_cameras is None else field_cameras(task.train_cameras, task.normalizer)
+    return density_surface(density_fn, active, level, color_fn=task.field.color, cameras=cameras, device=task.device)
 
 
 def _of_solid(task: Any, level: float | None) -> LevelSet:
