@@ -48,7 +48,7 @@ def find_axis_column(scan: Scan, row: int | None = None, low: float | None = Non
     half = np.flatnonzero(turned < math.pi + 1e-6)
     step = float(np.median(np.diff(np.sort(turned)))) if len(turned) > 1 else 0.0
     require(
-        turned[half].max() + step >= _LEAST_TURN,
+        float(turned[half].max()) + step >= _LEAST_TURN,
         f"{where}the axis is found from half a turn, but the angles span {math.degrees(turned.max()):.4g} degrees; give"
         " the column (center)",
     )
@@ -71,7 +71,13 @@ def remove_rings(scan: Scan, method: Rings) -> Scan:
     """
     removal = library("algotom.prep.removal", "ring removal")
     function = getattr(removal, _RING_METHODS[method])
-    done = replace(scan, projections=stacks.by_rows(scan.projections, function))
+
+    def clean(sinogram: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):  # where a fit to air is zero
+            cleaned = function(sinogram)
+        return np.where(np.isfinite(cleaned), cleaned, sinogram)
+
+    done = replace(scan, projections=stacks.by_rows(scan.projections, clean))
     return done.noted(f"stripes removed from sinograms: {method}")
 
 
