@@ -1,17 +1,17 @@
-"""recon3d data toy: make the embedded scene."""
+"""recon3d data toy|phantom: make the embedded scene, or a scan of an object that is known."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
-from recon3d.errors import UserError
-
-KINDS = ("toy",)
+from recon3d.errors import UserError, require
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,40 @@ class Toy:
     seed: int = 0
 
 
-def main(args: list[str]) -> dict[str, Any]:
-    if not args or args[0] not in KINDS:
-        if args and args[0] in ("-h", "--help"):
-            print("usage: recon3d data toy --out DIR [options]\n\nrecon3d data toy --help shows the options.")
-            raise SystemExit(0)
-        raise UserError(f"data: say what: recon3d data {'|'.join(KINDS)} --out DIR")
-    options = tyro.cli(Toy, args=args[1:], prog="recon3d data toy")
+@dataclass(frozen=True)
+class Phantom:
+    """Make a scan of a phantom: NPZ with projections and geometry, and the true volume beside it."""
 
+    out: Path
+    """File to write (.npz); the truth goes to the same name with -truth.npy, in 1/mm, axes z, y, x."""
+    kind: Literal["shepp-logan", "ellipses", "porous"] = "shepp-logan"
+    geometry: Literal[
+        "parallel", "fan", "fan-curved", "parallel3d", "cone", "cone-curved", "helical", "laminography"
+    ] = "parallel"
+    """parallel, fan and fan-curved are of a slice, the others of a volume."""
+    size: float = 100.0
+    """Width of the object in mm."""
+    voxels: int = 128
+    """Voxels along a side of the volume; the detector resolves as much."""
+    views: int = 100
+    angle_range: float | None = None
+    """Degrees; by default half a turn for parallel rays, else a full one (helix: two)."""
+    density: float = 0.02
+    """Attenuation of the phantom's value 1, in 1/mm."""
+    photons: float | None = None
+    """Photons of an unattenuated pixel: with Poisson noise."""
+    electronic: float = 0.0
+    """Standard deviation of the detector's own noise, in photons."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.voxels >= 8 and self.views >= 1, f"{self.voxels} voxels, {self.views} views; 8 and 1 at least")
+        require(self.size > 0 and self.density > 0, "size and density must be above 0")
+        require(self.photons is None or self.photons > 0, f"{self.photons} photons; give a number above 0")
+        require(self.out.suffix == ".npz", f"{self.out}: a scan is written as .npz")
+
+
+def _toy(options: Toy) -> dict[str, Any]:
     from recon3d.data.toy import make_toy
 
     begin = time.perf_counter()
@@ -52,3 +78,49 @@ def main(args: list[str]) -> dict[str, Any]:
         "faces": made.faces,
         "seconds": seconds,
     }
+
+
+def _phantom(options: Phantom) -> dict[str, Any]:
+    import numpy as np
+
+    from recon3d.data.phantom_scans import scan_phantom, scanner
+    from recon3d.data.scan_preprocess import add_noise
+
+    begin = time.perf_counter()
+    turn = None if options.angle_range is None else math.radians(options.angle_range)
+    geometry, grid = scanner(options.geometry, options.size, options.voxels, options.views, turn)
+    scan, truth = scan_phantom(options.kind, geometry, grid, options.density, options.seed)
+    if options.photons is not None:
+        scan = add_noise(scan, options.photons, options.electronic, seed=options.seed)
+    volume = options.out.with_name(f"{options.out.stem}-truth.npy")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    scan.save(options.out)
+    unfinished = volume.with_suffix(".part")
+    with unfinished.open("wb") as file:
+        np.save(file, truth.numpy())
+    unfinished.replace(volume)
+    views, rows, columns = geometry.shape
+    print(f"{options.out}: {views} views of {rows} x {columns} pixels; true volume {volume}")
+    return {
+        "scan": str(options.out),
+        "truth": str(volume),
+        "views": views,
+        "rows": rows,
+        "columns": columns,
+        "shape": list(grid.shape),
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+
+
+KINDS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {"toy": (Toy, _toy), "phantom": (Phantom, _phantom)}
+
+
+def main(args: list[str]) -> dict[str, Any]:
+    if not args or args[0] not in KINDS:
+        if args and args[0] in ("-h", "--help"):
+            print(f"usage: recon3d data {'|'.join(KINDS)} --out PATH [options]\n")
+            print("\n".join(f"recon3d data {kind} --help shows the options of {kind}." for kind in KINDS))
+            raise SystemExit(0)
+        raise UserError(f"data: say what: recon3d data {'|'.join(KINDS)} --out PATH")
+    options, run = KINDS[args[0]]
+    return run(tyro.cli(options, args=args[1:], prog=f"recon3d data {args[0]}"))
