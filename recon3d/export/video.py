@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from recon3d.errors import UserError
 
 
+@runtime_checkable
 class FrameWriter(Protocol):
     """Takes frames of one size in their order, between ``__enter__`` and ``__exit__``."""
 
