@@ -6,6 +6,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,8 @@ from recon3d.config import NerfConfig, ShapeConfig
 from recon3d.errors import UserError
 
 if TYPE_CHECKING:
+    from recon3d.export.levelset import LevelSet
+    from recon3d.export.mesh import Extracted
     from recon3d.export.postprocess import Step
 
 Box = tuple[float, float, float, float, float, float]
@@ -32,9 +35,10 @@ class ExportMesh(RunOptions):
 
     resolution: int = 512
     """Cells per side of the grid that the surface is extracted on, over the scene's box."""
-    route: Literal["auto", "level", "fusion"] = "auto"
-    """level: the level set of the field. fusion: depths seen from the training cameras, fused (needs open3d; open where
-    no camera looked). auto: level."""
+    route: Literal["auto", "level", "fusion", "open-fusion"] = "auto"
+    """level: the level set of the field. fusion: depths seen from the training cameras, fused; what no camera saw is
+    solid. open-fusion: the same, but open where no camera looked (needs open3d). auto: fusion for radiance fields
+    (level where --level is given), level for the others."""
     texture: int | None = None
     """Texels per side of a texture, in the GLB and beside the OBJ (needs xatlas; the PLY has vertex colours)."""
     level: float | None = None
@@ -73,9 +77,8 @@ def main(args: list[str]) -> dict[str, Any]:
 
     from tqdm import tqdm
 
-    from recon3d.export.mesh import extract, finish, fuse_views
+    from recon3d.export.mesh import finish
     from recon3d.export.meshfiles import read_mesh, write_mesh, write_textured
-    from recon3d.export.sources import level_set
     from recon3d.export.texture import check_size
     from recon3d.training.checkpoints import write_atomic
 
@@ -87,22 +90,14 @@ def main(args: list[str]) -> dict[str, Any]:
         tqdm(total=1.0, desc="mesh", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar,
     ):
         task, began = run.task, time.perf_counter()
-        surface = level_set(task, options.level, fill=options.fill)
 
         def progress(share: float) -> None:
             bar.update(share - bar.n)
 
-        if options.route == "fusion":
-            extracted = fuse_views(task, task.normalizer, options.resolution, progress=progress)
-        else:
-            extracted = extract(
-                surface,
-                task.normalizer,
-                options.resolution,
-                newton=options.newton,
-                device=task.device,
-                progress=progress,
-            )
+        route = options.route
+        if route == "auto":
+            route = "fusion" if isinstance(run.config, NerfConfig) and options.level is None else "level"
+        surface, extracted = _extracted(options, route, task, progress)
         bar.set_description("texture" if options.texture else "colours")
         mesh, textured, report = finish(
             extracted,
@@ -121,6 +116,7 @@ def main(args: list[str]) -> dict[str, Any]:
             files = [*write_textured(textured, folder, "mesh"), *write_mesh(mesh, folder, "mesh", ["ply"])]
     figures: dict[str, Any] = {
         "run": str(run.folder.path),
+        "route": route,
         "files": [str(path) for path in files],
         **report.as_dict(),
         "peak_memory_mb": _peak_memory_mb(),
@@ -131,6 +127,32 @@ def main(args: list[str]) -> dict[str, Any]:
     write_atomic(written, (json.dumps(figures, indent=2) + "\n").encode())
     print(f"written: {', '.join(figures['files'])}, {written}")
     return figures
+
+
+def _extracted(
+    options: ExportMesh, route: str, task: Any, progress: Callable[[float], None]
+) -> tuple[LevelSet, Extracted]:
+    """The surface that ``route`` takes, and its mesh."""
+    from recon3d.export.mesh import extract, extract_open
+    from recon3d.export.sources import fused_level_set, level_set
+
+    if route == "level":
+        surface = level_set(task, options.level, fill=options.fill)
+    elif options.level is not None:
+        raise UserError(f"--level is for --route level; {route} has no level to choose")
+    else:
+        surface, views = fused_level_set(task, options.resolution, lambda share: progress(0.5 * share))
+        if route == "open-fusion":
+            return surface, extract_open(views, task.normalizer, options.resolution)
+    begun = 0.0 if route == "level" else 0.5
+    return surface, extract(
+        surface,
+        task.normalizer,
+        options.resolution,
+        newton=options.newton,
+        device=task.device,
+        progress=lambda share: progress(begun + (1 - begun) * share),
+    )
 
 
 def steps_in_order(options: ExportMesh, args: list[str]) -> list[Step]:
@@ -153,11 +175,8 @@ def steps_in_order(options: ExportMesh, args: list[str]) -> list[Step]:
 
 
 def _tell(figures: dict[str, Any], reference: Path | None) -> None:
-    if figures["route"] == "level":
-        made = f"at level {figures['level']:.3g}"
-        share = f", {100 * figures['evaluated_share']:.2f}% of the dense grid evaluated"
-    else:
-        made, share = f"fused from {figures['views']} views", ""
+    share = f", {100 * figures['evaluated_share']:.2f}% of the dense grid evaluated" if "level" in figures else ""
+    made = f"at level {figures['level']:.3g}" if figures["route"] == "level" else f"by {figures['route']}"
     print(
         f"mesh {made}: {figures['vertices']} vertices, {figures['faces']} faces, "
         f"{'watertight' if figures['watertight'] else 'open'}, {figures['components']} "

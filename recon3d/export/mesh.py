@@ -1,14 +1,13 @@
 """From the surface of a field to a coloured triangle mesh in the world coordinates of the input.
 
-route "level": cells to search -> sparse marching cubes -> vertices onto the level -> world
-route "fusion": depths seen from the training cameras -> fused -> world
-both: the steps asked for -> normals -> colours -> texture
+:func:`extract`: cells to search -> sparse marching cubes -> vertices onto the level -> world; or :func:`extract_open`
+:func:`finish`: the steps asked for -> normals -> colours -> texture
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from recon3d.errors import UserError
 from recon3d.export.appearance import MeshOcclusion, SeenColor
+from recon3d.export.fusion import DepthView, fuse
 from recon3d.export.levelset import LevelSet, NoSurfaceError
 from recon3d.export.marching import extract_surface
 from recon3d.export.postprocess import DropCavities, DropPieces, Smooth, Step, StepReport, apply_steps
@@ -117,7 +117,6 @@ def extract(
     cell = 2.0 / resolution
     evaluations = found.evaluations + band.evaluations
     figures: dict[str, Any] = {
-        "route": "level",
         "level": surface.given_level,
         "resolution": resolution,
         "evaluations": evaluations,
@@ -132,33 +131,16 @@ def extract(
     return Extracted(to_world(vertices, normalizer), found.faces, cell, figures)
 
 
-def fuse_views(
-    task: Any, normalizer: Normalizer, resolution: int, *, progress: Callable[[float], None] | None = None
-) -> Extracted:
-    """The surface that the training cameras of ``task`` see, fused in voxels of the size of the lattice's cells.
-
-    It is open where no camera looked. ``progress`` is called with the share of the views that are done, 0..1.
+def extract_open(views: Sequence[DepthView], normalizer: Normalizer, resolution: int) -> Extracted:
+    """The surface that ``views`` saw, fused in voxels of the size of the lattice's cells; open where no view looked.
 
     Raises:
-        UserError: the run does not know its cameras; no camera sees anything; open3d is not installed.
+        UserError: the views saw nothing; open3d is not installed.
     """
-    from recon3d.export.fusion import DepthView, fuse, views_of
-
-    cameras = getattr(task, "train_cameras", None)
-    if cameras is None:
-        raise UserError("fusion needs the cameras that the run was trained from, and this run has none: --route level")
-
-    def counted() -> Iterator[DepthView]:
-        for done, view in enumerate(views_of(task, cameras)):
-            yield view
-            if progress is not None:
-                progress((done + 1) / len(cameras))
-
     center, half = np.asarray(normalizer.center), normalizer.half_size
     voxel = 2 * half / resolution
-    vertices, faces = fuse(counted(), voxel, (center - half).tolist(), (center + half).tolist())
-    figures = {"route": "fusion", "resolution": resolution, "voxel": voxel, "views": len(cameras)}
-    return Extracted(vertices, faces, 2 / resolution, figures)
+    vertices, faces = fuse(views, voxel, (center - half).tolist(), (center + half).tolist())
+    return Extracted(vertices, faces, 2 / resolution, {"resolution": resolution, "voxel": voxel})
 
 
 def finish(

@@ -10,6 +10,8 @@ edge is preferred. Distances and the logits of occupancies are taken as they are
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from recon3d.errors import UserError
 from recon3d.export.appearance import field_cameras
+from recon3d.export.fusion import DepthView, fused_surface, truncation_for, views_of
 from recon3d.export.level import choose_level
 from recon3d.export.levelset import ColorFn, LevelSet, ValueFn
 from recon3d.export.solid import filled, solid_cells
@@ -64,6 +67,27 @@ def level_set(task: Any, level: float | None = None, *, fill: bool = True) -> Le
     if isinstance(task, Solid):
         return _of_solid(task, level)
     raise UserError(f"a field of {type(task).__name__} has no surface")
+
+
+def fused_level_set(
+    task: Any, resolution: int, progress: Callable[[float], None] | None = None
+) -> tuple[LevelSet, list[DepthView]]:
+    """The surface where the training cameras' depths say that it is, for a lattice of ``resolution`` cells an axis, and
+    these depths. ``progress`` is called with the share of the views that are done.
+
+    Raises:
+        UserError: the run was not trained from photographs, or they show nothing.
+    """
+    cameras, normalizer = getattr(task, "train_cameras", None), task.normalizer
+    if cameras is None:
+        raise UserError("fusion takes runs that were trained from photographs; give --route level")
+    views = list(views_of(task, cameras, progress=progress))
+    truncation = truncation_for(views, 2 * normalizer.half_size / resolution)
+    occupied = task.head.grid.occupied.cpu().numpy()
+    surface = fused_surface(views, normalizer, occupied, truncation, device=task.device)
+    if isinstance(task, NerfTask):
+        return replace(surface, color_fn=task.field.color, cameras=field_cameras(cameras, normalizer)), views
+    return replace(surface, color_fn=task.color), views
 
 
 def density_surface(
