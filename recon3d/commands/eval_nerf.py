@@ -10,7 +10,7 @@ from typing import Any, Literal
 import tyro
 
 from recon3d.commands.opened import RunOptions, opened
-from recon3d.config import NerfConfig
+from recon3d.config import PhotographsConfig
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ def main(args: list[str]) -> dict[str, Any]:
 
     from recon3d.data.nerf_synthetic import load_scene
     from recon3d.metrics.image import psnr, ssim
-    from recon3d.tasks.nerf import depth_picture, gray, reference_image, to_uint8
+    from recon3d.tasks.photographs import depth_picture, gray, reference_image, to_uint8
 
-    with opened(options, NerfConfig, "eval") as run:
+    with opened(options, PhotographsConfig, "eval") as run:
         config = run.config
         background = options.background or config.eval_background
         scene = load_scene(options.data or config.data, options.split, config.downscale, config.test_every)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from recon3d.commands.opened import RunOptions, opened
-from recon3d.config import NerfConfig
+from recon3d.config import PhotographsConfig
 from recon3d.errors import UserError
 
 
@@ -38,9 +38,9 @@ def main(args: list[str]) -> dict[str, Any]:
 
     from recon3d.export.video import VideoWriter
     from recon3d.geometry.paths import orbit
-    from recon3d.tasks.nerf import to_uint8
+    from recon3d.tasks.photographs import to_uint8
 
-    with opened(options, NerfConfig, "render") as run:
+    with opened(options, PhotographsConfig, "render") as run:
         config = run.config
         seen = run.task.train_cameras
         assert seen is not None

@@ -9,7 +9,8 @@ from recon3d.config.fields import FieldConfig as FieldConfig
 from recon3d.config.fields import HashGridConfig as HashGridConfig
 from recon3d.config.fields import RadianceFieldConfig as RadianceFieldConfig
 from recon3d.config.nerf import NerfConfig as NerfConfig
-from recon3d.config.nerf import RenderConfig as RenderConfig
+from recon3d.config.photographs import PhotographsConfig as PhotographsConfig
+from recon3d.config.photographs import RenderConfig as RenderConfig
 from recon3d.config.plain import from_plain as from_plain
 from recon3d.config.plain import read_yaml as read_yaml
 from recon3d.config.plain import to_plain as to_plain
@@ -25,3 +26,6 @@ from recon3d.config.signals import AudioConfig as AudioConfig
 from recon3d.config.signals import ImageConfig as ImageConfig
 from recon3d.config.signals import SignalConfig as SignalConfig
 from recon3d.config.signals import VideoConfig as VideoConfig
+from recon3d.config.surface import SurfaceConfig as SurfaceConfig
+from recon3d.config.surface import SurfaceFieldConfig as SurfaceFieldConfig
+from recon3d.config.surface import SurfaceRenderConfig as SurfaceRenderConfig

@@ -11,10 +11,12 @@ from recon3d.config.plain import from_plain, read_yaml
 from recon3d.config.runs import RunConfig
 from recon3d.config.shapes import ShapeConfig
 from recon3d.config.signals import AudioConfig, ImageConfig, VideoConfig
+from recon3d.config.surface import SurfaceConfig
 from recon3d.errors import UserError, require
 
 TASKS: dict[str, type[RunConfig]] = {
     "nerf": NerfConfig,
+    "surface": SurfaceConfig,
     "shape": ShapeConfig,
     "image": ImageConfig,
     "audio": AudioConfig,

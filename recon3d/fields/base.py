@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -24,6 +25,16 @@ class Network(nn.Module):
 
     in_dim: int
     out_dim: int
+
+    @torch.no_grad()
+    def damp(self, value: int, factor: float) -> None:
+        """Multiply by ``factor`` the weights of the last layer that make one of the values."""
+        *_, last = [layer for layer in self._last_layer().modules() if list(layer.parameters(recurse=False))]
+        for weights in last.parameters():
+            weights[value] *= factor
+
+    def _last_layer(self) -> nn.Module:
+        raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         raise NotImplementedError

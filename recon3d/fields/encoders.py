@@ -41,6 +41,7 @@ class Identity(Encoder):
 class HashGrid(Encoder):
     """Multiresolution hash grid (Müller et al. 2022); features start in U(-1e-4, 1e-4).
 
+    The features of the finest levels are 0, and take no time, while ``active`` is less than the number of levels.
     On CUDA the table is read in float16 and trained in float32.
     """
 
@@ -53,15 +54,31 @@ class HashGrid(Encoder):
             dim, config.levels, config.features, config.log2_size, config.coarsest, config.finest
         )
         self.out_dim = config.levels * config.features
+        self.active = config.levels
         self.table = nn.Parameter(torch.empty(self.layout.rows, config.features).uniform_(-1e-4, 1e-4))
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
-        half = self.table.is_cuda and torch.is_autocast_enabled("cuda")
-        shadow = self.table.detach().to(torch.get_autocast_dtype("cuda")) if half else None
-        return hash_encode((x + 1) * 0.5, self.table, self.layout, shadow)
+        layout, table = self._in_use()
+        half = table.is_cuda and torch.is_autocast_enabled("cuda")
+        shadow = table.detach().to(torch.get_autocast_dtype("cuda")) if half else None
+        return self._padded(hash_encode((x + 1) * 0.5, table, layout, shadow))
 
     def recall(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
-        return hash_recall((x + 1) * 0.5, self.table, self.layout, values)
+        layout, table = self._in_use()
+        known = values[:, : layout.levels * layout.features]
+        return self._padded(hash_recall((x + 1) * 0.5, table, layout, known))
+
+    def _in_use(self) -> tuple[HashLayout, Float[Tensor, "rows f"]]:
+        """The first ``active`` levels and their rows."""
+        if self.active == self.layout.levels:
+            return self.layout, self.table
+        layout = self.layout.first(self.active)
+        return layout, self.table[: layout.rows]
+
+    def _padded(self, values: Float[Tensor, "n a"]) -> Float[Tensor, "n f"]:
+        """With zeros for the levels that are not in use."""
+        missing = self.out_dim - values.shape[-1]
+        return nn.functional.pad(values, (0, missing)) if missing else values
 
 
 class Frequency(Encoder):

@@ -24,6 +24,9 @@ class Fusion(Network):
         self.hidden = nn.ModuleList(linear(in_dim, in_dim, config.rank) for _ in range(depth))
         self.last = linear(in_dim, out_dim, config.rank)
 
+    def _last_layer(self) -> nn.Module:
+        return self.last
+
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         y = x
         for layer in self.hidden:

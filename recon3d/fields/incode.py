@@ -46,6 +46,9 @@ class Incode(Network):
         self.harmonizer = harmonizer()
         self.register_buffer("features", torch.zeros(FEATURES))
 
+    def _last_layer(self) -> nn.Module:
+        return self.layers[-1]
+
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         with products_as_they_are(x.device):
             a, b, c, d = self.harmonizer(self.features)

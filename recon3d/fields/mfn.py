@@ -34,6 +34,9 @@ class MultiplicativeFilterNetwork(Network):
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.last = nn.Linear(width, out_dim)
 
+    def _last_layer(self) -> nn.Module:
+        return self.last
+
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         with products_as_they_are(x.device):
             x = x.to(self.last.weight.dtype)

@@ -58,6 +58,9 @@ class MLP(Network):
         self.exact = any(activation.exact for activation in activations)
         self.fused = not bias and skip is None and all(isinstance(activation, Relu) for activation in activations)
 
+    def _last_layer(self) -> nn.Module:
+        return self.layers[-1]
+
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         if self.fused:
             compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype

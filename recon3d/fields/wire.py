@@ -31,6 +31,9 @@ class Wire(Network):
         self.hidden = nn.ModuleList(ComplexLinear(units, units) for _ in range(depth))
         self.last = ComplexLinear(units, out_dim)
 
+    def _last_layer(self) -> nn.Module:
+        return self.last
+
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         with products_as_they_are(x.device):
             z = self.first(x.to(self.first.weight.dtype))

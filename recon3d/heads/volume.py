@@ -23,12 +23,17 @@ ROUND_GROWTH = 3
 
 
 @runtime_checkable
-class RadianceLike(Protocol):
-    """What the head needs of a field."""
+class GeometryLike(Protocol):
+    """What finding the samples that light reaches needs of a field: a value at each point, and features."""
 
     def encode(self, x: Tensor) -> Tensor: ...
 
     def geometry(self, x: Tensor, encoded: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+
+@runtime_checkable
+class RadianceLike(GeometryLike, Protocol):
+    """What the head needs of a field: its values are densities."""
 
     def shade(self, features: Tensor, directions: Tensor, ray_index: Tensor | None = None) -> Tensor: ...
 
@@ -36,12 +41,14 @@ class RadianceLike(Protocol):
 @dataclass(frozen=True)
 class Rendering:
     """What N rays show. ``color`` is premultiplied by ``opacity``, without a background; ``depth`` is the
-    opacity-weighted distance in field units; ``samples`` counts the evaluated points."""
+    opacity-weighted distance in field units; ``samples`` counts the evaluated points; ``normal`` is the unit vector
+    outwards of what a ray meets (0: nothing), where the head knows surfaces."""
 
     color: Float[Tensor, "n 3"]
     depth: Float[Tensor, "n"]
     opacity: Float[Tensor, "n"]
     samples: int
+    normal: Float[Tensor, "n 3"] | None = None
 
 
 class VolumeRenderer(nn.Module):
@@ -81,7 +88,7 @@ class VolumeRenderer(nn.Module):
         sigma, features = field.geometry(seen.points, seen.encoded) if torch.is_grad_enabled() else seen.geometry
         rgb = field.shade(features, rays.directions, seen.ray)
         color, depth, opacity = composite(
-            sigma.index_select(0, seen.order),
+            self._densities(sigma, seen),
             rgb.index_select(0, seen.order),
             seen.t,
             seen.dt,
@@ -91,17 +98,47 @@ class VolumeRenderer(nn.Module):
         return Rendering(color, depth, opacity, len(seen.t))
 
     @torch.no_grad()
-    def mark_lit(self, field: RadianceLike, rays: Rays, lit: Bool[Tensor, "r r r"], threshold: float = 0.5) -> None:
+    def update(self, field: GeometryLike, step: int, generator: torch.Generator) -> None:
+        """Look where the field is worth marching; see :meth:`OccupancyGrid.update`."""
+        self.grid.update(lambda x: field.geometry(x)[0], step, generator)
+
+    def _densities(self, values: Float[Tensor, "k"], seen: _Seen) -> Float[Tensor, "k"]:
+        """Ray after ray, the densities that the field's ``values`` (in the order of their evaluation) stand for."""
+        return values.index_select(0, seen.order)
+
+    def _absorb(
+        self,
+        optical_depth: Float[Tensor, "n"],
+        ray: Int[Tensor, "m"],
+        values: Float[Tensor, "m"],
+        dt: Float[Tensor, "m"],
+    ) -> None:
+        """Add what the samples of a round take from their rays' light to ``optical_depth``, in place."""
+        optical_depth.index_add_(0, ray, values * dt)
+
+    @torch.no_grad()
+    def mark_lit(self, field: GeometryLike, rays: Rays, lit: Bool[Tensor, "r r r"], threshold: float = 0.5) -> None:
         """Set the cells of ``lit`` (the size of the occupancy grid) where more than ``threshold`` of a ray's light is
         left at some sample."""
         seen = self._front_to_back(field, rays, torch.full_like(rays.origins[:, 0], 0.5))
-        tau = seen.geometry[0].index_select(0, seen.order) * seen.dt
+        tau = self._densities(seen.geometry[0], seen) * seen.dt
         points = seen.points.index_select(0, seen.order)[transmittance(tau, seen.offsets) > threshold]
         x, y, z = self.grid.cells_of(points).unbind(-1)
         lit[x, y, z] = True
 
     @torch.no_grad()
-    def _front_to_back(self, field: RadianceLike, rays: Rays, jitter: Tensor) -> _Seen:
+    def half_light(self, field: GeometryLike, rays: Rays) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """The distance in field units at which each ray has lost half its light, 0 where it keeps more, and the
+        opacity of the whole ray.
+
+        Unlike the opacity-weighted mean, it never floats between the front of a silhouette and what lies behind it.
+        Within a sample the density is constant, so the optical depth grows linearly to ln 2.
+        """
+        seen = self._front_to_back(field, rays, torch.full_like(rays.origins[:, 0], 0.5))
+        return half_light(self._densities(seen.geometry[0], seen), seen.t, seen.dt, seen.offsets)
+
+    @torch.no_grad()
+    def _front_to_back(self, field: GeometryLike, rays: Rays, jitter: Tensor) -> _Seen:
         """Find the samples that light reaches, so that colours and gradients are computed for no others.
 
         In rounds: the first samples of every ray, then more of each ray that still has light.
@@ -124,7 +161,7 @@ class VolumeRenderer(nn.Module):
             encoded = field.encode(points)
             sigma, features = field.geometry(points, encoded)
             parts.append((index, ray, points, encoded, sigma, features))
-            optical_depth.index_add_(0, ray, sigma * dt.index_select(0, index))
+            self._absorb(optical_depth, ray, sigma, dt.index_select(0, index))
             counts += taken
             remaining = torch.where(optical_depth < darkness, remaining - taken, 0)
             limit *= ROUND_GROWTH
@@ -160,3 +197,22 @@ def _expand(starts: Int[Tensor, "n"], counts: Int[Tensor, "n"]) -> tuple[Int[Ten
     owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     shift = (starts - ends + counts).index_select(0, owner)
     return torch.arange(len(owner), device=counts.device) + shift, owner
+
+
+def half_light(
+    sigma: Float[Tensor, "k"], t: Float[Tensor, "k"], dt: Float[Tensor, "k"], offsets: Int[Tensor, "starts"]
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """Of N rays of packed samples with densities ``sigma``: where half the light is lost (0: more is left), and the
+    opacity; see :meth:`VolumeRenderer.half_light`."""
+    tau = (sigma * dt).double()
+    total = torch.nn.functional.pad(tau.cumsum(0), (1, 0))
+    before, after = total.index_select(0, offsets[:-1]), total.index_select(0, offsets[1:])
+    wanted = before + math.log(2.0)
+    reached = wanted <= after
+    depth = t.new_zeros(len(offsets) - 1)
+    if bool(reached.any()):
+        sample = torch.where(reached, torch.searchsorted(total, wanted) - 1, 0)
+        within = (wanted - total.index_select(0, sample)) / tau.index_select(0, sample).clamp_min(1e-12)
+        distance = t.index_select(0, sample) + dt.index_select(0, sample) * (within.to(depth.dtype) - 0.5)
+        depth = torch.where(reached, distance, depth)
+    return depth, -torch.expm1(before - after).to(depth.dtype)

@@ -8,11 +8,14 @@ from recon3d.config import RunConfig, task_of
 from recon3d.tasks.nerf import NerfTask
 from recon3d.tasks.shape import ShapeTask
 from recon3d.tasks.signal import SignalTask
+from recon3d.tasks.surface import SurfaceTask
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import load_task_state
 
-TASK_CLASSES: dict[str, type[NerfTask] | type[SignalTask]] = {
+AnyTask = NerfTask | SurfaceTask | ShapeTask | SignalTask
+TASK_CLASSES: dict[str, type[AnyTask]] = {
     "nerf": NerfTask,
+    "surface": SurfaceTask,
     "shape": ShapeTask,
     "image": SignalTask,
     "audio": SignalTask,
@@ -20,14 +23,14 @@ TASK_CLASSES: dict[str, type[NerfTask] | type[SignalTask]] = {
 }
 
 
-def new_task(config: RunConfig, device: torch.device, precision: torch.dtype) -> NerfTask | SignalTask:
+def new_task(config: RunConfig, device: torch.device, precision: torch.dtype) -> AnyTask:
     """The task of a new run; reads its data."""
     return TASK_CLASSES[task_of(config)].from_data(config, device, precision)  # type: ignore[arg-type]
 
 
 def restore_task(
     config: RunConfig, run: RunFolder, device: torch.device, precision: torch.dtype, state: str = "last"
-) -> tuple[NerfTask | SignalTask, int]:
+) -> tuple[AnyTask, int]:
     """The task of a run as a checkpoint has it, without its training data, and the step: the newest checkpoint, or
     with ``state`` "best" the best one where the run kept one."""
     task = TASK_CLASSES[task_of(config)](config, device, precision)  # type: ignore[arg-type]

@@ -2,93 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from recon3d.config import NerfConfig, OptimizerConfig
-from recon3d.data.nerf_synthetic import load_scene
-from recon3d.data.scene import Scene
-from recon3d.errors import UserError
 from recon3d.fields.radiance import RadianceField
-from recon3d.geometry.boxes import Normalizer, cube_of_cameras
-from recon3d.geometry.cameras import Cameras, Rays
-from recon3d.geometry.hull import bounding_cube, visual_hull
 from recon3d.heads.volume import Rendering, VolumeRenderer
-from recon3d.metrics.image import psnr
-from recon3d.training.trainer import Preview, StepResult, is_out_of_memory
-
-BACKGROUNDS = {"white": 1.0, "black": 0.0}
-BOX_GRID = 64
-GROWTHS = 3
+from recon3d.tasks.photographs import PhotographsTask, color_loss
 
 
-class NerfTask(nn.Module):
-    """Radiance field, volume renderer and the photographs that train them.
+class NerfTask(PhotographsTask):
+    """Radiance field, volume renderer and the photographs that train them."""
 
-    ``box`` and ``allowed`` come from the data when a run starts (:meth:`from_data`) and from the checkpoint afterwards.
-    """
+    config: NerfConfig
+    field: RadianceField
+    head: VolumeRenderer
 
-    unit = "rays"
-    box: Float[Tensor, "4"]
-    rays_per_step: Tensor
+    def parts(
+        self, precision: torch.dtype, allowed: Bool[Tensor, "r r r"] | None
+    ) -> tuple[RadianceField, VolumeRenderer]:
+        return RadianceField(self.config.field, precision), VolumeRenderer(self.config.head, allowed)
 
-    def __init__(
-        self,
-        config: NerfConfig,
-        device: torch.device,
-        precision: torch.dtype = torch.float32,
-        normalizer: Normalizer | None = None,
-        allowed: Bool[Tensor, "r r r"] | None = None,
-        train: Scene | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.field = RadianceField(config.field, precision)
-        self.head = VolumeRenderer(config.head, allowed)
-        center, half = (normalizer.center, normalizer.half_size) if normalizer else ((0.0, 0.0, 0.0), 1.0)
-        self.register_buffer("box", torch.tensor([*center, half], dtype=torch.float64))
-        self.register_buffer("rays_per_step", torch.tensor(float(min(config.max_rays, config.samples // 16))))
-        self.to(device)
-        self.device = device
-        self.generator = torch.Generator(device=device)
-        self.preview_scene: Scene | None = None
-        self.train_cameras: Cameras | None = None
-        if train is not None:
-            self.use_training_data(train)
-
-    @staticmethod
-    def from_data(config: NerfConfig, device: torch.device, precision: torch.dtype) -> NerfTask:
-        """A new task: reads the training images and finds the box that holds the scene."""
-        scene = load_scene(config.data, "train", config.downscale, config.test_every)
-        normalizer, allowed = find_space(scene, config, device)
-        return NerfTask(config, device, precision, normalizer, allowed, scene)
-
-    def use_training_data(self, scene: Scene) -> None:
-        self.train_cameras = scene.cameras.to(self.device)
-        self.pixels = scene.images.reshape(-1, scene.images.shape[-1]).to(self.device)
-        self.field.density_network.observe(scene.images[0, ..., :3].to(self.device).movedim(-1, 0) / 127.5 - 1)
-        self.preview_scene = _held_out_view(self.config) or scene[:1]
-
-    def get_extra_state(self) -> Tensor:
-        """The training cameras: what may be seen of the field, for whoever opens the run without its data."""
-        return torch.zeros(0, 26) if self.train_cameras is None else self.train_cameras.packed()
-
-    def set_extra_state(self, state: Tensor) -> None:
-        self.train_cameras = Cameras.unpacked(state.to(self.device)) if len(state) else None
-
-    @property
-    def normalizer(self) -> Normalizer:
-        x, y, z, half = self.box.tolist()
-        return Normalizer((x, y, z), half)
-
-    # --- training ---
+    def observe(self, picture: Float[Tensor, "3 h w"]) -> None:
+        self.field.density_network.observe(picture)
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
         """Encoder without, networks with weight decay."""
@@ -100,215 +39,16 @@ class NerfTask(nn.Module):
         ]
         return [group for group in groups if group["params"]]
 
-    def training_step(self, step: int, backward: Callable[[Tensor], None]) -> StepResult:
-        # Seeded anew at every step: a resumed run draws what an uninterrupted one would have drawn.
-        self.generator.manual_seed(self.config.seed * 1_000_003 + step)
-        if step % self.config.head.update_every == 0:
-            self.head.grid.update(self.field.density, step, self.generator)
-        rays, target = self._batch(int(self.rays_per_step))
-        background = self._background(len(rays))
-        jitter = torch.rand(len(rays), device=self.device, generator=self.generator)
-        rendering = self.head(self.field, rays, jitter)
-        prediction = rendering.color + (1 - rendering.opacity)[:, None] * background
-        truth = composite_pixels(target, background)
-        error = F.mse_loss(prediction, truth)
-        loss = error if self.config.loss == "mse" else F.huber_loss(prediction, truth, delta=0.1)
-        scalars = {
-            "psnr": -10 * math.log10(max(float(error.detach()), 1e-12)),
-            "rays": float(len(rays)),
-            "samples": float(rendering.samples),
-            "samples_per_ray": rendering.samples / len(rays),
-            "occupied_fraction": float(self.head.grid.occupied_share),
-        }
-        self._adapt_batch(len(rays), rendering.samples)
-        terms = {"color": loss.detach()}
+    def loss_terms(
+        self,
+        step: int,
+        rendering: Rendering,
+        prediction: Float[Tensor, "n 3"],
+        truth: Float[Tensor, "n 3"],
+        target: UInt8[Tensor, "n c"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        terms = {"color": color_loss(self.config.loss, prediction, truth)}
         penalty = self.field.density_network.penalty()
         if penalty is not None:
-            loss = loss + penalty
-            terms["penalty"] = penalty.detach()
-        backward(loss)
-        return StepResult(terms, scalars)
-
-    def _batch(self, count: int) -> tuple[Rays, Tensor]:
-        """Random pixels of all images: rays in field coordinates and their uint8 colours (N, C)."""
-        cameras = self.train_cameras
-        assert cameras is not None, "training needs use_training_data first"
-        index = torch.randint(len(self.pixels), (count,), device=self.device, generator=self.generator)
-        area = cameras.width * cameras.height
-        camera, pixel = index // area, index % area
-        uv = torch.stack([pixel % cameras.width, pixel // cameras.width], dim=-1) + 0.5
-        return self.normalizer.rays_to_field(cameras.rays(camera, uv)), self.pixels[index]
-
-    def _background(self, count: int) -> Float[Tensor, "n 3"]:
-        if self.config.background == "random":
-            return torch.rand(count, 3, device=self.device, generator=self.generator)
-        return torch.full((count, 3), BACKGROUNDS[self.config.background], device=self.device)
-
-    def _adapt_batch(self, rays: int, samples: int) -> None:
-        """Aim at a constant number of samples: the batch may at most double or halve from one step to the next."""
-        wanted = rays * self.config.samples / max(samples, 1)
-        wanted = min(max(wanted, 0.5 * rays), 2.0 * rays, self.config.max_rays)
-        self.rays_per_step.fill_(max(64.0, wanted))
-
-    # --- looking ---
-
-    @torch.no_grad()
-    def render(self, cameras: Cameras, index: int) -> Rendering:
-        """One whole image, in chunks that fit the memory: arrays are (H * W, ...), depth is in world units.
-
-        Raises:
-            UserError: not even a few rows fit.
-        """
-        rows_at_once = max(1, self.config.max_rays // 4 // cameras.width)
-        parts: list[Rendering] = []
-        row = 0
-        while row < cameras.height:
-            rays = cameras.image_rays(index, slice(row, row + rows_at_once))
-            try:
-                parts.append(self.head(self.field, self.normalizer.rays_to_field(rays)))
-                row += rows_at_once
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if rows_at_once == 1:
-                    raise UserError(f"out of memory while rendering on {self.device}: raise --downscale") from None
-                rows_at_once //= 2
-        return Rendering(
-            torch.cat([p.color for p in parts]),
-            torch.cat([p.depth for p in parts]) * self.normalizer.half_size,
-            torch.cat([p.opacity for p in parts]),
-            sum(p.samples for p in parts),
-        )
-
-    def render_view(self, cameras: Cameras, index: int, background: str) -> dict[str, Tensor]:
-        """``color`` (H, W, 3) over ``background``, ``depth`` and ``opacity`` (H, W) of one camera."""
-        rendering = self.render(cameras, index)
-        shape = cameras.height, cameras.width
-        color = rendering.color + (1 - rendering.opacity)[:, None] * BACKGROUNDS[background]
-        return {
-            "color": color.clamp(0, 1).view(*shape, 3),
-            "depth": rendering.depth.view(shape),
-            "opacity": rendering.opacity.view(shape),
-        }
-
-    @torch.no_grad()
-    def lit_cells(self, rays: int = 2**19) -> Bool[Tensor, "r r r"]:
-        """Cells of the occupancy grid that light reaches on its way to the training cameras, from about ``rays`` pixels
-        spread evenly over all of them."""
-        cameras = self.train_cameras
-        assert cameras is not None, "a trained run keeps its cameras"
-        lit = torch.zeros_like(self.head.grid.occupied)
-        pixels = len(cameras) * cameras.width * cameras.height
-        stride = max(1, math.isqrt(pixels // rays))
-        u = torch.arange(stride // 2, cameras.width, stride, device=self.device) + 0.5
-        v = torch.arange(stride // 2, cameras.height, stride, device=self.device) + 0.5
-        uv = torch.cartesian_prod(u, v)
-        for index in range(len(cameras)):
-            camera = torch.full((len(uv),), index, device=self.device)
-            every = self.normalizer.rays_to_field(cameras.rays(camera, uv))
-            for begin in range(0, len(every), self.config.max_rays):
-                self.head.mark_lit(self.field, every[begin : begin + self.config.max_rays], lit)
-        return lit
-
-    def score(self) -> None:
-        """No step measures whole images."""
-
-    def preview(self) -> Preview:
-        """The first held-out view: photograph, rendering, depth and opacity side by side."""
-        scene = self.preview_scene
-        assert scene is not None, "a preview needs images"
-        self.eval()
-        view = self.render_view(scene.cameras.to(self.device), 0, self.config.eval_background)
-        self.train()
-        truth = reference_image(scene, 0, self.config.eval_background).to(self.device)
-        panels = [truth, view["color"], depth_picture(view["depth"], view["opacity"]), gray(view["opacity"])]
-        sheet = to_uint8(torch.cat(panels, dim=1))
-        return Preview({"view": sheet}, {"psnr": float(psnr(view["color"], truth))})
-
-
-def _held_out_view(config: NerfConfig) -> Scene | None:
-    """The first view of the validation split, else of the test split, else None: to look at, not to choose by."""
-    for split in ("val", "test"):
-        try:
-            return load_scene(config.data, split, config.downscale, config.test_every)[:1]
-        except UserError:
-            continue
-    return None
-
-
-def find_space(scene: Scene, config: NerfConfig, device: torch.device) -> tuple[Normalizer, Bool[Tensor, "r r r"]]:
-    """The cube a field should live in, and the cells of it that rays may be sampled in.
-
-    With alpha, the cube is shrunk to the visual hull.
-
-    Raises:
-        UserError: the silhouettes leave no room (wrong poses, or blank images).
-    """
-    cameras = scene.cameras.to(device)
-    box = cube_of_cameras(cameras)
-    masks = scene.images[..., 3].to(device) > 0 if scene.has_alpha and config.head.visual_hull else None
-    if masks is not None:
-        box = _tight_box(masks, cameras, box, scene)
-    return box, visual_hull(masks, cameras, box, config.head.grid)
-
-
-def _tight_box(masks: Bool[Tensor, "n h w"], cameras: Cameras, box: Normalizer, scene: Scene) -> Normalizer:
-    """The cube around the visual hull; where the hull reaches the sides of the first guess, a larger one is tried."""
-    for _ in range(GROWTHS):
-        hull = visual_hull(masks, cameras, box, BOX_GRID)
-        if not bool(hull.any()):
-            raise UserError(
-                f"{scene.path}: no point of space is inside all silhouettes: check the poses and the alpha channel, "
-                "or use --head.no-visual-hull"
-            )
-        hull = _main_parts(hull)
-        sides = (hull[0], hull[-1], hull[:, 0], hull[:, -1], hull[:, :, 0], hull[:, :, -1])
-        if not any(bool(side.any()) for side in sides):
-            return bounding_cube(hull, box)
-        box = Normalizer(box.center, 1.5 * box.half_size)
-    return box
-
-
-def _main_parts(cells: Bool[Tensor, "r r r"]) -> Bool[Tensor, "r r r"]:
-    """Without the connected pieces that have less than a twentieth of the largest one's cells: few views leave stray
-    cells at the sides that no silhouette rules out."""
-    from scipy import ndimage
-
-    label, _ = ndimage.label(cells.cpu().numpy())
-    sizes = np.bincount(label.ravel())
-    sizes[0] = 0
-    return torch.from_numpy((20 * sizes >= sizes.max())[label]).to(cells.device) & cells
-
-
-def composite_pixels(pixels: UInt8[Tensor, "n c"], background: Float[Tensor, "#n 3"]) -> Float[Tensor, "n 3"]:
-    """RGB or RGBA pixels (N, C) over a background (one for all, or one each), in [0, 1]."""
-    values = pixels.float() / 255
-    if values.shape[-1] == 3:
-        return values
-    alpha = values[:, 3:]
-    return values[:, :3] * alpha + background * (1 - alpha)
-
-
-def reference_image(scene: Scene, index: int, background: str) -> Float[Tensor, "h w 3"]:
-    """A photograph over a plain background, in [0, 1]."""
-    pixels = scene.images[index].reshape(-1, scene.images.shape[-1])
-    flat = composite_pixels(pixels, torch.full((1, 3), BACKGROUNDS[background]))
-    return flat.view(*scene.images.shape[1:3], 3)
-
-
-def gray(values: Float[Tensor, "h w"]) -> Float[Tensor, "h w 3"]:
-    return values.unsqueeze(-1).expand(-1, -1, 3)
-
-
-def depth_picture(depth: Float[Tensor, "h w"], opacity: Float[Tensor, "h w"]) -> Float[Tensor, "h w 3"]:
-    """Near bright, far dark, nothing black; scaled to the depths of opaque pixels."""
-    seen = opacity > 0.5
-    mean = depth / opacity.clamp_min(1e-6)
-    if not bool(seen.any()):
-        return gray(torch.zeros_like(depth))
-    low, high = mean[seen].min(), mean[seen].max()
-    return gray(torch.where(seen, 1 - 0.8 * (mean - low) / (high - low).clamp_min(1e-6), 0.0))
-
-
-def to_uint8(image: Float[Tensor, "h w c"]) -> np.ndarray:
-    return (image.float().clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
+            terms["penalty"] = penalty
+        return terms

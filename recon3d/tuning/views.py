@@ -14,7 +14,8 @@ from recon3d.config import NerfConfig, RunConfig
 from recon3d.data.nerf_synthetic import load_scene
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.cameras import Cameras
-from recon3d.tasks.nerf import NerfTask, find_space, reference_image
+from recon3d.tasks.nerf import NerfTask
+from recon3d.tasks.photographs import find_space, reference_image
 from recon3d.tuning.options import Binning
 from recon3d.tuning.spectrum import Bins, magnitudes
 

@@ -14,8 +14,8 @@ from recon3d.errors import UserError
 from recon3d.geometry.hull import cell_centers
 from recon3d.metrics.image import psnr
 from recon3d.tasks import new_task
-from recon3d.tasks.nerf import (
-    NerfTask,
+from recon3d.tasks.nerf import NerfTask
+from recon3d.tasks.photographs import (
     _main_parts,
     composite_pixels,
     depth_picture,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,6 +41,15 @@ class HashLayout:
         for resolution in resolutions:
             offsets.append(offsets[-1] + min(-(-(resolution**dim) // 8) * 8, 2**log2_size))
         return HashLayout(dim, features, scales, resolutions, tuple(offsets))
+
+    def first(self, levels: int) -> HashLayout:
+        """The ``levels`` coarsest levels alone: the same rows from the start of the table."""
+        return replace(
+            self,
+            scales=self.scales[:levels],
+            resolutions=self.resolutions[:levels],
+            offsets=self.offsets[: levels + 1],
+        )
 
     @property
     def levels(self) -> int:

@@ -1,0 +1,155 @@
+"""The surface field: signed distance at a point, colour at a point of the surface seen along a direction."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recon3d.config import SurfaceFieldConfig
+from recon3d.fields.encoders import HashGrid, build_encoder, spherical_harmonics
+from recon3d.fields.networks import MLP, build_network
+from recon3d.fields.precision import products_in
+
+QUIET = 1e-3
+"""What is left, at the start, of the weights that make the network's part of the distance."""
+TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
+SMOOTHEST_STEP = 1 / 256
+"""Half-width of the differences where there is no hash grid to tell it."""
+
+
+class SurfaceField(nn.Module):
+    """Encoder -> geometry network -> (signed distance, features); features, normal and direction -> RGB.
+
+    Lives on [-1, 1]^3; distances are in field units, negative inside. The distance is |x| - radius plus the network's
+    first output, whose weights start small: whatever the encoder and the network, the field starts as a sphere and as a
+    distance (the aim of the initialisation of Atzmon & Lipman 2020, which is for one architecture). With a hash grid,
+    ``show`` says how many levels are in use (Neuralangelo, section 3.3).
+
+    Distances are made in float32, since normals are their small differences; colours in ``precision``.
+    """
+
+    def __init__(self, config: SurfaceFieldConfig, precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config, self.precision = config, precision
+        assert config.width and config.depth and config.color_width and config.color_depth
+        self.degree = config.direction_degree
+        self.encoder = build_encoder(config, 3)
+        self.geometry_network = build_network(config, self.encoder.out_dim, config.geometry_features)
+        self.geometry_network.damp(0, QUIET)
+        self.color_network = MLP(
+            self.degree**2 + 3 + config.geometry_features,
+            3,
+            config.color_width,
+            config.color_depth,
+            bias=config.color_depth > 2,
+        )
+        self.show(0)
+
+    # --- coarse to fine ---
+
+    @property
+    def hash_grid(self) -> HashGrid | None:
+        return next((part for part in self.encoder.modules() if isinstance(part, HashGrid)), None)
+
+    def show(self, step: int) -> None:
+        """Use the levels of the hash grid, if there is one, that are due at ``step``."""
+        if self.hash_grid is not None:
+            every, levels = self.config.level_every, self.hash_grid.layout.levels
+            due = self.config.first_levels + step // every if every else levels
+            self.hash_grid.active = min(due, levels)
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(0 if self.hash_grid is None else self.hash_grid.active)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        if self.hash_grid is not None:
+            self.hash_grid.active = int(state)
+
+    @property
+    def stencil_step(self) -> float:
+        """Half-width, along each axis, of the differences that make normals: the points of the tetrahedron lie one cell
+        of the finest level in use from its middle (Neuralangelo, section 3.2)."""
+        if self.hash_grid is None:
+            return SMOOTHEST_STEP
+        return 2 / self.hash_grid.layout.scales[self.hash_grid.active - 1] / math.sqrt(3)
+
+    # --- geometry ---
+
+    def encode(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n e"]:
+        """What the geometry network sees of ``x``."""
+        return self.encoder(x)
+
+    def geometry(
+        self, x: Float[Tensor, "n 3"], encoded: Float[Tensor, "n e"] | None = None
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n f"]]:
+        """Signed distance (N,) at field coordinates ``x``, and the features (N, F) that :meth:`shade` makes colours of.
+
+        ``encoded``, where it is known, is what :meth:`encode` gave for ``x``; gradients of the weights flow all the
+        same, those of ``x`` do not.
+        """
+        h = self.geometry_network(self.encoder(x) if encoded is None else self.encoder.recall(x, encoded)).to(x.dtype)
+        return x.norm(dim=-1) - self.config.radius + h[:, 0], h
+
+    def distance(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Signed distance (N,) at ``x``, in field units, negative inside."""
+        return self.geometry(x)[0]
+
+    def slope(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+        """Gradient (N, 3) and Laplacian (N,) of the distance at ``x``; differentiable in the weights.
+
+        Numerically, with e = ``stencil_step`` and the corners k of a tetrahedron (components +-1, whose sum of k k^T is
+        4 I): gradient = sum_k k f(x + e k) / (4 e), Laplacian = (sum_k f(x + e k) - 4 f(x)) / (2 e^2). Analytically,
+        the gradient is autograd's, and the Laplacian is left to the differences of gradients: 0 for a field that is
+        linear between lattice points, so it is made numerically in either case.
+        """
+        e = self.stencil_step
+        corners = e * x.new_tensor(TETRAHEDRON)
+        around = self.distance((x[:, None] + corners).view(-1, 3)).view(-1, 4)
+        laplacian = (around - self.distance(x)[:, None]).sum(dim=1) / (2 * e * e)
+        if self.config.normals == "analytic":
+            return self.gradient(x), laplacian
+        return around @ corners / (4 * e * e), laplacian
+
+    def gradient(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Gradient (N, 3) of the distance by autograd; differentiable again where gradients are enabled."""
+        wanted = torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.distance(x).sum(), x, create_graph=wanted)[0]
+
+    # --- colour ---
+
+    def shade(
+        self,
+        features: Float[Tensor, "n f"],
+        directions: Float[Tensor, "r 3"],
+        ray_index: Int[Tensor, "n"] | None = None,
+        *,
+        normals: Float[Tensor, "r 3"],
+        plain: Bool[Tensor, "r"] | None = None,
+    ) -> Float[Tensor, "n 3"]:
+        """Colour (N, 3) in [0, 1] of points with ``features`` on a surface with unit ``normals``.
+
+        ``directions`` are unit viewing directions. Both are one a point or, with ``ray_index``, one a ray. Where
+        ``plain``, the direction is left out: what the network then learns is the mean over directions.
+        """
+        view = spherical_harmonics(directions, self.degree)
+        if plain is not None:
+            view = view * ~plain[:, None]
+        side = torch.cat([view, normals], dim=-1)
+        if ray_index is not None:
+            side = side[ray_index]
+        with products_in(self.precision, features.device):
+            h = self.color_network(torch.cat([side, features], dim=-1))
+        return torch.sigmoid(h.float())
+
+    def color(self, x: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"] | None = None) -> Float[Tensor, "n 3"]:
+        """Colour (N, 3) at ``x`` seen along unit ``directions``; without them, the mean over those it was seen from."""
+        plain = torch.ones(len(x), dtype=torch.bool, device=x.device) if directions is None else None
+        normals = F.normalize(self.slope(x)[0], dim=-1)
+        features = self.geometry(x)[1]
+        return self.shade(features, x if directions is None else directions, normals=normals, plain=plain)

@@ -1,0 +1,105 @@
+"""The surface task: posed photographs supervise a signed distance field through the surface head."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from recon3d.config import OptimizerConfig, SurfaceConfig
+from recon3d.fields.sdf import SurfaceField
+from recon3d.geometry.cameras import Rays
+from recon3d.heads.surface import SurfaceRenderer, SurfaceRendering
+from recon3d.tasks.photographs import PhotographsTask, color_loss
+
+SLOPE_MARGIN = 1.5
+"""A trained field's distance may change so many times faster than a true one's."""
+SURE = 1e-3
+"""Opacities are kept so far from 0 and 1 in the mask's cross-entropy."""
+
+
+class SurfaceTask(PhotographsTask):
+    """Signed distance field, surface renderer and the photographs that train them."""
+
+    config: SurfaceConfig
+    field: SurfaceField
+    head: SurfaceRenderer
+    has_color = True
+    inside_slope = SLOPE_MARGIN
+
+    def parts(
+        self, precision: torch.dtype, allowed: Bool[Tensor, "r r r"] | None
+    ) -> tuple[SurfaceField, SurfaceRenderer]:
+        return SurfaceField(self.config.field, precision), SurfaceRenderer(self.config.head, allowed)
+
+    def observe(self, picture: Float[Tensor, "3 h w"]) -> None:
+        self.field.geometry_network.observe(picture)
+
+    # --- training ---
+
+    def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
+        """Encoder without, networks with weight decay; the sharpness has a learning rate of its own."""
+        field = self.field
+        networks = [*field.geometry_network.parameters(), *field.color_network.parameters()]
+        groups: list[dict[str, Any]] = [
+            {"params": networks, "lr": config.learning_rate, "weight_decay": config.weight_decay},
+            {"params": list(field.encoder.parameters()), "lr": config.learning_rate, "weight_decay": 0.0},
+            {"params": [self.head.log_sharpness], "lr": self.config.head.sharpness_rate, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def begin_step(self, step: int) -> None:
+        self.field.show(step)
+
+    def render_batch(self, rays: Rays, jitter: Float[Tensor, "n"]) -> SurfaceRendering:
+        plain = torch.rand(len(rays), device=self.device, generator=self.generator) < self.config.plain_share
+        return self.head(self.field, rays, jitter, plain)
+
+    def loss_terms(
+        self,
+        step: int,
+        rendering: SurfaceRendering,
+        prediction: Float[Tensor, "n 3"],
+        truth: Float[Tensor, "n 3"],
+        target: UInt8[Tensor, "n c"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        config = self.config
+        terms = {"color": color_loss(config.loss, prediction, truth)}
+        if config.eikonal:
+            space = 2 * torch.rand(config.space_points, 3, device=self.device, generator=self.generator) - 1
+            gradient = torch.cat([rendering.gradient, self.field.slope(space)[0]])
+            terms["eikonal"] = config.eikonal * (gradient.norm(dim=-1) - 1).square().mean()
+        if config.curvature and len(rendering.laplacian):
+            weight = config.curvature * math.exp(-step / config.curvature_steps)
+            terms["curvature"] = weight * rendering.laplacian.abs().mean()
+        if config.mask and target.shape[-1] == 4:
+            opacity, alpha = rendering.opacity.clamp(SURE, 1 - SURE), target[:, 3].float() / 255
+            terms["mask"] = config.mask * F.binary_cross_entropy(opacity, alpha)
+        penalty = self.field.geometry_network.penalty()
+        if penalty is not None:
+            terms["penalty"] = penalty
+        return terms
+
+    def figures(self) -> dict[str, float]:
+        return {"sharpness": float(self.head.sharpness.detach())}
+
+    # --- the surface, for whoever exports it ---
+
+    @torch.no_grad()
+    def inside(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Minus the signed distance at field coordinates, in field units: positive inside."""
+        return -self.field.distance(points)
+
+    @torch.no_grad()
+    def color(self, points: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """The surface's own colour, in [0, 1]: whatever ``directions``, the mean over those it was seen from."""
+        return self.field.color(points)
+
+    @property
+    def occupied(self) -> Bool[Tensor, "r r r"]:
+        """Cells that rays could be sampled in: what the distance is elsewhere, no photograph has told."""
+        return self.head.grid.allowed
