@@ -26,15 +26,17 @@ _UNITS = {"mm": 1.0, "cm": 10.0, "m": 1e3, "um": 1e-3}
 
 def read(path: Path, told: SidecarConfig) -> Found:
     """A MAT file: a Helsinki structure, or arrays by name as in NPZ files."""
-    if is_version_73(path):
-        values = _read_hdf5(path)
-    else:
-        values = _read_old(path)
+    values = load(path)
     for structure in values.values():
         if isinstance(structure, dict) and {"sinogram", "parameters"} <= structure.keys():
             return _helsinki(structure, path)
     plain = {name: value for name, value in values.items() if isinstance(value, np.ndarray | LazyStack | float | int)}
     return arrays.from_mapping(plain, path, told.key)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The variables of a file: arrays, structures as dictionaries, and large arrays of three axes as lazy stacks."""
+    return _read_hdf5(path) if is_version_73(path) else _read_old(path)
 
 
 def is_version_73(path: Path) -> bool:
