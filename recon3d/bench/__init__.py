@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recon3d.bench.fresh import fresh_image
+from recon3d.bench.occupancy import sl2a_occupancy
 from recon3d.bench.options import Options
 from recon3d.bench.report import Report
 from recon3d.bench.siren import siren_poisson
@@ -25,6 +26,7 @@ BENCHES: dict[str, Callable[[Options], Report]] = {
     "sl2a-superres": sl2a_superres,
     "sl2a-inpaint": sl2a_inpaint,
     "sl2a-spectral-bias": sl2a_spectral_bias,
+    "sl2a-occupancy": sl2a_occupancy,
     "siren-poisson": siren_poisson,
     "fresh-image": fresh_image,
     "signal-step": signal_step,

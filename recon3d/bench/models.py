@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from recon3d.config import FieldConfig, SignalConfig
 from recon3d.config.fields import (
     ChebyshevConfig,
     Damping,
+    FinerConfig,
     FourierConfig,
     FrequencyConfig,
     FusionConfig,
+    GaussConfig,
     HashGridConfig,
+    NetworkName,
     SirenConfig,
     SpderConfig,
+    WireConfig,
 )
 from recon3d.training.machine import prepare
 from recon3d.tuning.tune import tune
@@ -135,3 +140,33 @@ MODELS: dict[str, Model] = {
         1e-2,
     ),
 }
+
+
+# --- occupancy ------------------------------------------------------------------------------------------------------
+
+SPACE = HashGridConfig(levels=12, log2_size=16, finest=256)
+
+
+def _of_shapes(network: NetworkName, learning_rate: float, **kinds: Any) -> Model:
+    """A network on coordinates, with WIRE's sizes for shapes and its fall of the rate to a fifth."""
+    field = FieldConfig(encoder=("identity",), network=network, width=256, depth=2, **kinds)
+    return Model(field, learning_rate, final_share=0.2)
+
+
+OCCUPANCY_MODELS: dict[str, Model] = {
+    "hash_grid": Model(
+        FieldConfig(encoder=("hash_grid",), network="relu", width=64, depth=2, hash_grid=SPACE), 1e-2, final_share=0.2
+    ),
+    "siren": _of_shapes("siren", 1e-3, siren=SirenConfig(omega=10.0)),
+    "wire": _of_shapes("wire", 5e-3, wire=WireConfig(omega=10.0, scale=40.0)),
+    "sl2a": Model(dataclasses.replace(sl2a(128), depth=2), 1e-3, final_share=0.2),
+    "pe": Model(
+        FieldConfig(encoder=("frequency",), network="relu", width=256, depth=3, frequency=LEVELS), 1e-3, final_share=0.2
+    ),
+    "gauss": _of_shapes("gauss", 1e-3, gauss=GaussConfig(scale=10.0)),
+    "finer": _of_shapes("finer", 1e-3, finer=FinerConfig(omega=10.0)),
+    "spder": _of_shapes("spder", 1e-4, spder=SpderConfig(omega=10.0)),
+    "mfn": _of_shapes("mfn", 1e-3),
+    "incode": _of_shapes("incode", 9e-4),
+}
+"""On shapes: frequencies as WIRE's authors chose them for all (omega 10; Gauss 10)."""

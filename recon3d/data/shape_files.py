@@ -224,7 +224,7 @@ def _read_with_trimesh(path: Path, content: bytes, kind: str) -> _Raw:
     options: dict[str, Any] = {"skip_materials": True} if kind in ("obj", "glb") else {}
     try:
         # Bytes have no folder beside them, so nothing that the file names can be followed.
-        loaded = trimesh.load(io.BytesIO(content), file_type=kind, process=False, **options)
+        loaded: Any = trimesh.load(io.BytesIO(content), file_type=kind, process=False, **options)
         if isinstance(loaded, trimesh.Scene):
             loaded = loaded.to_mesh()
     except Exception as error:  # readers of damaged files raise whatever they stumble over

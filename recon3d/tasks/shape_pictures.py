@@ -16,7 +16,9 @@ from recon3d.geometry.grids import grid_points
 
 SIZE = 192
 """Pixels a side of every panel."""
-_LATTICE, _STEPS, _BISECTIONS = 64, 112, 8
+LATTICE = 64
+"""Cells a side of the grid that the surface is looked for on."""
+_BISECTIONS = 8
 _CHUNK = 2**15
 _SLOPE_STEP = 2e-3
 _AZIMUTH, _ELEVATION = math.radians(25), math.radians(15)
@@ -48,7 +50,7 @@ def true_picture(truth: ShapeDistance, is_distance: bool) -> UInt8[np.ndarray, "
             return -torch.from_numpy(truth.signed(points.numpy()))
         return 20 * torch.from_numpy(truth.inside(points.numpy())).float() - 10
 
-    return _row(shaded(*_true_hits(truth)), _slices(inside, is_distance))
+    return _row(shaded(*true_hits(truth)), _slices(inside, is_distance))
 
 
 def _row(view: Float[Tensor, "h w 3"], slices: list[Float[Tensor, "h w 3"]]) -> UInt8[np.ndarray, "h w4 3"]:
@@ -70,16 +72,16 @@ def view_rays(size: int) -> tuple[Float[Tensor, "n 3"], Float[Tensor, " 3"]]:
     return -plane[:, :1] * up + plane[:, 1:] * right + 2 * back, -back
 
 
-def surface_hits(inside_fn: InsideFn) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
+def surface_hits(inside_fn: InsideFn, cells: int = LATTICE) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
     """Where the rays of the view first come inside, and the unit normal there.
 
-    Found on a coarse lattice, then halved in on the field itself: parts thinner than a cell of the lattice are missed.
+    Found on a coarse grid of ``cells``, then halved in on the field itself: parts thinner than a cell are missed.
     """
     origins, direction = view_rays(SIZE)
-    lattice = inside_fn(grid_points((_LATTICE,) * 3)).view(1, 1, _LATTICE, _LATTICE, _LATTICE)
+    lattice = inside_fn(grid_points((cells,) * 3)).view(1, 1, cells, cells, cells)
     # Lattice axes are x, y, z; grid_sample wants the last one first, and here samples are middles of cells.
     lattice = lattice.clamp(-1, 1)
-    depth = torch.linspace(2 - math.sqrt(3), 2 + math.sqrt(3), _STEPS)
+    depth = torch.linspace(2 - math.sqrt(3), 2 + math.sqrt(3), 2 * cells)
     entry = torch.full((len(origins),), math.nan)
     previous = torch.full((len(origins),), -1.0)
     for t in depth:
@@ -103,7 +105,7 @@ def surface_hits(inside_fn: InsideFn) -> tuple[Bool[Tensor, " n"], Float[Tensor,
     return hit, normals
 
 
-def _true_hits(truth: ShapeDistance) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
+def true_hits(truth: ShapeDistance) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
     origins, direction = view_rays(SIZE)
     found = truth.cast(origins.numpy(), direction.expand(len(origins), 3).numpy())
     normals = torch.from_numpy(found.normal)

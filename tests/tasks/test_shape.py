@@ -14,7 +14,7 @@ from recon3d.data.shape_files import read_shape
 from recon3d.data.shape_samples import uniform_points
 from recon3d.errors import UserError
 from recon3d.geometry.grids import grid_points
-from recon3d.tasks import new_task, restore_task
+from recon3d.tasks import new_task, restore_task, shape_pictures
 from recon3d.tasks.shape_evaluation import Reference, distance_errors, grid_overlap, surface_errors
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import Trainer
@@ -61,6 +61,11 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch):
+    monkeypatch.setattr(shape_pictures, "SIZE", 48)
 
 
 @pytest.fixture(scope="module")
