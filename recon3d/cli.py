@@ -15,7 +15,7 @@ from recon3d import __version__
 from recon3d.errors import UserError
 
 COMMANDS = {
-    "train": "train a field: recon3d train nerf FOLDER, recon3d train image FILE (audio, video)",
+    "train": "train a field: recon3d train nerf FOLDER, train shape MESH, train image FILE (audio, video)",
     "tune": "choose a field's frequencies from the data before training: recon3d tune image FILE",
     "fit-many": "a run for every file of a folder, and a table: recon3d fit-many image FOLDER",
     "resume": "continue a stopped run",

@@ -18,6 +18,6 @@ def import_open3d(purpose: str) -> Any:
     except (ImportError, OSError) as error:
         raise UserError(
             f"{purpose} with open3d, which cannot be imported ({' '.join(str(error).split())}); "
-            'run: pip install "recon3d[open3d]" (and on Debian or Ubuntu: apt-get install libusb-1.0-0)'
+            "run: pip install open3d (and on Debian or Ubuntu: apt-get install libusb-1.0-0)"
         ) from error
     return open3d

@@ -7,6 +7,7 @@ data for that.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ from recon3d.heads import shape as head
 from recon3d.tasks.shape_pictures import field_picture, true_picture
 from recon3d.training.chunks import fastest_chunk
 from recon3d.training.trainer import Preview, StepResult
+
+logger = logging.getLogger(__name__)
 
 CELLS = 64
 """Cells a side of the grid that remembers where the surface is."""
@@ -105,8 +108,10 @@ class ShapeTask(nn.Module):
         return task
 
     def use_training_data(self, shape: Shape) -> None:
-        config = self.config
+        config, cleaned = self.config, shape.report.cleaned()
         rule = rule_of(shape, config)
+        if cleaned is not None:
+            logger.warning(f"{shape.path}: {cleaned}")
         normalizer = cube_of_shape(shape, config.padding)
         self.box.copy_(torch.tensor([*normalizer.center, normalizer.half_size], dtype=torch.float64))
         distance = ShapeDistance(shape, normalizer, rule, config.shell) if rule is not None else None

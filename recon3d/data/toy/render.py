@@ -7,16 +7,15 @@ sRGB curve, premultiplied by coverage, so that a picture composited on a backgro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import trimesh
 from jaxtyping import Bool, Float, Int, UInt8
 
+from recon3d.data.ray_casting import import_open3d
 from recon3d.data.toy.machine import Part
 from recon3d.data.toy.solids import join
-from recon3d.errors import UserError
 from recon3d.geometry.cameras import Cameras
 
 _SUN = np.array([0.45, -0.55, 0.80]) / np.linalg.norm([0.45, -0.55, 0.80])
@@ -45,7 +44,7 @@ class ToyScene:
         self._high = np.array([part.solid.vertices.max(axis=0) for part in parts])
         self.vertices = ((self.studs.vertices - self.origin) * scale).astype(np.float32)
         self._normals = self.studs.normals.astype(np.float32)
-        self._open3d = _import_open3d()
+        self._open3d = import_open3d("the toy is ray-cast")
         self._caster = self._open3d.t.geometry.RaycastingScene()
         tensor = self._open3d.core.Tensor
         self._caster.add_triangles(tensor(self.vertices), tensor(self.studs.faces.astype(np.uint32)))
@@ -207,14 +206,3 @@ def _subdivide(
 def _to_srgb(linear: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     x = np.clip(linear, 0.0, 1.0)
     return np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055)
-
-
-def _import_open3d() -> Any:
-    try:
-        import open3d
-    except (ImportError, OSError) as error:
-        raise UserError(
-            f"the toy is ray-cast with open3d, which cannot be imported ({' '.join(str(error).split())}); "
-            "run: pip install open3d (and on Debian or Ubuntu: apt-get install libusb-1.0-0)"
-        ) from error
-    return open3d
