@@ -1,4 +1,4 @@
-"""recon3d export mesh|signal RUN: what a run has learned, in files of its own."""
+"""recon3d export mesh|volume|signal RUN: what a run has learned, in files of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from recon3d.errors import UserError
 
 KINDS = {
     "mesh": "the surface of a radiance field",
+    "volume": "the density, signed distance or occupancy of a field on a grid",
     "signal": "an image, a sound or a video as the weights of its field",
 }
 

@@ -1,0 +1,88 @@
+"""recon3d export volume RUN: the density, signed distance or occupancy of a run on a grid, for other programs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from recon3d.commands.opened import RunOptions, State, opened
+from recon3d.config import RunConfig
+
+Box = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ExportVolume(RunOptions):
+    """Write a run's field as an array [z, y, x] of float32 with its origin and spacing in world units.
+
+    Radiance field: density per world unit of length, 0 where training found nothing. Shape or surface: signed distance
+    in world units, negative inside, or the probability of being inside.
+    """
+
+    resolution: int = 256
+    """Samples per side of the field's cube."""
+    format: Literal["npz", "nrrd", "vti"] = "npz"
+    crop: Box | None = None
+    """Only what lies in a box, in world units: low x, y, z, high x, y, z. The spacing stays."""
+    state: State | None = None
+    """Which state of the run (default: the best, where the run kept one)."""
+    output: Path | None = None
+    """File to write (default: RUN/exports/volume.FORMAT)."""
+
+
+def main(args: list[str]) -> dict[str, Any]:
+    options = tyro.cli(ExportVolume, args=args, prog="recon3d export volume")
+
+    from tqdm import tqdm
+
+    from recon3d.export.volumes import field_values, lattice_over, sampled, write_volume
+
+    began = time.perf_counter()
+    with (
+        opened(options, RunConfig, "export volume", options.state) as run,
+        tqdm(total=1.0, desc="volume", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar,
+    ):
+        quantity, values = field_values(run.task)
+        normalizer = run.task.normalizer
+        crop = None if options.crop is None else (options.crop[:3], options.crop[3:])
+        lattice = lattice_over(normalizer, options.resolution, crop)
+        path = options.output or run.folder.exports / f"volume.{options.format}"
+        seen = _Range()
+        slabs = sampled(
+            values, lattice, normalizer, device=run.task.device, progress=lambda share: bar.update(share - bar.n)
+        )
+        write_volume(path, seen.of(slabs), lattice, quantity=quantity)
+    figures: dict[str, Any] = {
+        "run": str(run.folder.path),
+        "state": run.state,
+        "step": run.step,
+        "file": str(path),
+        "quantity": quantity,
+        "shape_zyx": list(lattice.shape),
+        "origin_xyz": list(lattice.origin),
+        "spacing_xyz": list(lattice.spacing),
+        "range": [seen.low, seen.high],
+        "bytes": path.stat().st_size,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    size = " x ".join(str(n) for n in reversed(lattice.shape))
+    print(f"{quantity}: {size} samples (x, y, z) at {lattice.spacing[0]:.4g} from one another, {seen.low:.4g} to "
+          f"{seen.high:.4g}, {figures['seconds']:.1f} s")  # fmt: skip
+    print(f"written: {path}")
+    return figures
+
+
+class _Range:
+    """The least and the largest value of the slabs that pass through."""
+
+    def __init__(self) -> None:
+        self.low, self.high = float("inf"), float("-inf")
+
+    def of(self, slabs: Any) -> Any:
+        for slab in slabs:
+            self.low, self.high = min(self.low, float(slab.min())), max(self.high, float(slab.max()))
+            yield slab
