@@ -5,6 +5,7 @@ here. Whatever contradicts is refused when the object is made, before any data i
 torch, so that ``--help`` answers at once.
 """
 
+from recon3d.config.ct import CtConfig as CtConfig
 from recon3d.config.fields import FieldConfig as FieldConfig
 from recon3d.config.fields import HashGridConfig as HashGridConfig
 from recon3d.config.fields import RadianceFieldConfig as RadianceFieldConfig

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recon3d.config.ct import CtConfig
 from recon3d.config.nerf import NerfConfig
 from recon3d.config.plain import from_plain, read_yaml
 from recon3d.config.runs import RunConfig
@@ -21,6 +22,7 @@ TASKS: dict[str, type[RunConfig]] = {
     "image": ImageConfig,
     "audio": AudioConfig,
     "video": VideoConfig,
+    "ct": CtConfig,
 }
 """The configuration class of each task; ``recon3d.tasks`` has the tasks themselves."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from recon3d.config import RunConfig, task_of
+from recon3d.tasks.ct import CtTask
 from recon3d.tasks.nerf import NerfTask
 from recon3d.tasks.shape import ShapeTask
 from recon3d.tasks.signal import SignalTask
@@ -12,7 +13,7 @@ from recon3d.tasks.surface import SurfaceTask
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import load_task_state
 
-AnyTask = NerfTask | SurfaceTask | ShapeTask | SignalTask
+AnyTask = NerfTask | SurfaceTask | ShapeTask | SignalTask | CtTask
 TASK_CLASSES: dict[str, type[AnyTask]] = {
     "nerf": NerfTask,
     "surface": SurfaceTask,
@@ -20,6 +21,7 @@ TASK_CLASSES: dict[str, type[AnyTask]] = {
     "image": SignalTask,
     "audio": SignalTask,
     "video": SignalTask,
+    "ct": CtTask,
 }
 
 

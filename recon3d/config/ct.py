@@ -1,0 +1,109 @@
+"""Computed tomography: an attenuation field from the projections of a scan."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from recon3d.config.fields import FieldConfig
+from recon3d.config.runs import OptimizerConfig, RunConfig
+from recon3d.config.scans import PreprocessConfig, VolumeConfig
+from recon3d.errors import require
+
+Activation = Literal["softplus", "relu", "none"]
+
+
+@dataclass(frozen=True)
+class RaysConfig:
+    """How the ray projector samples the field."""
+
+    batch: int = 2048
+    """Rays a step."""
+    samples_per_diagonal: int = 512
+    """Samples that a diagonal of the field's cube would hold if all of it were occupied: sets the step along rays."""
+    grid: int = 64
+    """Cells a side of the grid that remembers where the volume is not empty."""
+    threshold: float = 0.01
+    """A cell is empty below this share of the scan's attenuation (0: rays are sampled everywhere)."""
+    update_every: int = 16
+    """Steps between two updates of that grid."""
+    warmup_steps: int = 256
+    """Steps during which an update looks at every cell."""
+    decay: float = 0.8
+    """What an update keeps of a cell's attenuation."""
+    tv_points: int = 2048
+    """Voxels drawn a step to estimate the total variation."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "update_every", "tv_points"):
+            require(getattr(self, name) >= 1, f"rays.{name} is {getattr(self, name)}: give 1 or more")
+        require(self.samples_per_diagonal >= 16, "rays.samples_per_diagonal: give 16 or more")
+        require(8 <= self.grid <= 512, f"rays.grid is {self.grid}: give 8 to 512")
+        require(0 <= self.threshold < 1, f"rays.threshold is {self.threshold}: give 0 to below 1")
+        require(self.warmup_steps >= 0, f"rays.warmup_steps is {self.warmup_steps}: give 0 or more")
+        require(0 <= self.decay <= 1, f"rays.decay is {self.decay}: give 0 to 1")
+
+
+@dataclass(frozen=True)
+class CtConfig(RunConfig):
+    """A slice or a volume of attenuation from the projections of a scan."""
+
+    geometry: Path | None = None
+    """Sidecar that tells the scan's geometry (default: the YAML file of the data's name beside it, if there is one)."""
+    scan: Annotated[PreprocessConfig, tyro.conf.arg(name="")] = PreprocessConfig()
+    volume: VolumeConfig = VolumeConfig()
+    """Where it differs from the scan's own; a shape or a spacing alone keeps the space that is covered."""
+    support: Literal["circle", "box"] = "circle"
+    """Where there may be something: the circle about the axis of rotation that all views see, or all of the volume."""
+    mask: Path | None = None
+    """Volume file (or, of a slice, an image) of the volume's shape: where it is 0, there is nothing."""
+    projector: Literal["grid", "rays"] = "grid"
+    """grid: the field is sampled on all voxels, and these are projected; rays: it is integrated along random rays."""
+    chunk: int | None = None
+    """Voxels whose activations are kept at a time; a step of several chunks evaluates the field twice, exactly
+    (default: by device)."""
+    loss: Literal["l2", "poisson"] = "l2"
+    """Of line integrals: squared errors, or the likelihood of the photon counts that they stand for."""
+    tv: float = 0.0
+    """Weight of the total variation, the voxels' mean, beside the mean error; both in units of the scan's scale."""
+    tv_smoothing: float = 1e-3
+    """Differences of voxels that are small against this share of the scale cost their square."""
+    activation: Activation = "softplus"
+    """What makes attenuation of the field's output; none: it may be negative."""
+    holdout: float = 0.05
+    """Share of the scan that is not trained on but chooses the best state (stop early); 0: the last state is kept."""
+    hold: Literal["pixels", "views"] = "pixels"
+    """What is held out: detector pixels, each view's own, or whole views."""
+    ensemble: int = 1
+    """Fields trained side by side from different initial weights: their mean is the volume, their spread its
+    uncertainty."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    rays: RaysConfig = RaysConfig()
+    field: FieldConfig = FieldConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.chunk is None or self.chunk >= 1, f"chunk is {self.chunk}: give 1 or more")
+        require(self.tv >= 0, f"tv is {self.tv}: give 0 or more")
+        require(self.tv_smoothing > 0, f"tv_smoothing is {self.tv_smoothing}: give more than 0")
+        require(0 <= self.holdout < 0.9, f"holdout is {self.holdout}: give 0 to below 0.9")
+        require(1 <= self.ensemble <= 64, f"ensemble is {self.ensemble}: give 1 to 64")
+
+    def resolved(self) -> CtConfig:
+        """With what depends on the field, and was left open, filled in; paths made absolute."""
+        optimizer = self.optimizer
+        if optimizer.learning_rate is None:
+            optimizer = dataclasses.replace(optimizer, learning_rate=self.field.published.learning_rate)
+        return dataclasses.replace(
+            self,
+            field=self.field.resolved(),
+            optimizer=optimizer,
+            data=self.data.resolve(),
+            geometry=self.geometry and self.geometry.resolve(),
+            mask=self.mask and self.mask.resolve(),
+        )

@@ -1,0 +1,242 @@
+"""The CT task: what is held out, what it learns of small scans, both projectors, resuming, ensembles."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from recon3d.config import CtConfig, FieldConfig, OptimizerConfig
+from recon3d.config.ct import RaysConfig
+from recon3d.config.fields import HashGridConfig
+from recon3d.config.scans import PreprocessConfig, VolumeConfig
+from recon3d.data.scan import load_scan
+from recon3d.errors import UserError
+from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.metrics.volume import psnr
+from recon3d.tasks import ct_data, new_task, restore_task
+from recon3d.tasks.ct import CtHeader, CtTask
+from recon3d.training.run_folder import RunFolder
+from recon3d.training.trainer import Trainer
+
+from .scans import cone_scan, slice_scan
+
+CPU = torch.device("cpu")
+FIELD = FieldConfig(width=16, depth=1, hash_grid=HashGridConfig(levels=4, log2_size=12, coarsest=4, finest=32))
+QUICK = OptimizerConfig(learning_rate=2e-2, warmup_steps=5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ct")
+
+
+@pytest.fixture(scope="module")
+def flat(folder):
+    return slice_scan(folder / "slice.npz")
+
+
+@pytest.fixture(scope="module")
+def deep(folder):
+    return cone_scan(folder / "cone.npz")
+
+
+def config(made, out, **changes):
+    values = {"name": "run", "overwrite": True, "steps": 60, "field": FIELD, "optimizer": QUICK, "log_every": 10}
+    return CtConfig(data=made[0], out=out, **{**values, **changes}).resolved()
+
+
+def train(made, resume=False, steps=None):
+    made = made if steps is None else dataclasses.replace(made, steps=steps)
+    torch.manual_seed(made.seed)
+    task = new_task(made, CPU, torch.float32)
+    run = RunFolder(made.out / made.name) if resume else RunFolder.create(made, "ct")
+    trainer = Trainer(task, made, made.optimizer, run, CPU, torch.float32, resume=resume)
+    return task, trainer.train(), run
+
+
+# --- what is trained on ---------------------------------------------------------------------------------------------
+
+
+def test_held_out_rays_are_the_share_asked_for_and_the_same_every_time(flat, folder):
+    made = config(flat, folder, holdout=0.1)
+    held = ct_data.held_out(made, (20, 1, 45), CPU)
+    assert torch.equal(held, ct_data.held_out(made, (20, 1, 45), CPU))
+    assert 0.07 < float(held.float().mean()) < 0.13
+    other = ct_data.held_out(dataclasses.replace(made, seed=1), (20, 1, 45), CPU)
+    assert not torch.equal(held, other)
+
+
+def test_held_out_views_are_whole_and_never_the_ends(flat, folder):
+    held = ct_data.held_out(config(flat, folder, holdout=0.1, hold="views"), (20, 1, 45), CPU)
+    assert held.any(2).equal(held.all(2))
+    assert held[:, 0, 0].nonzero().flatten().tolist() == [6, 13]
+    assert ct_data.held_out(config(flat, folder, holdout=0.0), (20, 1, 45), CPU) is None
+    with pytest.raises(UserError, match="cannot be held out"):
+        ct_data.held_out(config(flat, folder, holdout=0.4, hold="views"), (2, 1, 45), CPU)
+
+
+def test_what_is_held_out_does_not_move_the_weights(flat, folder):
+    """Gradients are the same whatever the held-out rays measured."""
+    made = config(flat, folder, holdout=0.2)
+    data = ct_data.measure(made, ct_data.read(made), CPU)
+    wild = dataclasses.replace(data, projections=torch.where(data.held, 7.0, data.projections))
+    found = []
+    for one in (data, wild):
+        torch.manual_seed(0)
+        task = CtTask(made, CPU, header=CtHeader.of(data))
+        task.use_training_data(one)
+        task.training_step(0, lambda loss: loss.backward())
+        found.append([p.grad for p in task.parameters()])
+    for first, second in zip(*found):
+        assert torch.equal(first, second)
+
+
+def test_scale_is_about_the_densest_part(flat, folder):
+    made = config(flat, folder)
+    data = ct_data.measure(made, ct_data.read(made), CPU)
+    assert 0.3 * 0.02 < data.scale < 1.5 * 0.02
+    assert data.unit == pytest.approx(64 * data.scale)
+
+
+def test_preprocessing_and_volume_are_as_configured(flat, folder):
+    made = config(flat, folder, scan=PreprocessConfig(views=10), volume=VolumeConfig(shape=(1, 48, 48)))
+    scan = ct_data.read(made)
+    assert len(scan) == 10
+    assert scan.grid.shape == (1, 48, 48) and scan.grid.size[0] == pytest.approx(64)
+    finer = ct_data.wanted_grid(load_scan(flat[0]).grid, VolumeConfig(spacing=(0.5, 0.5, 0.5)))
+    assert finer.shape == (1, 128, 128)
+    block = ct_data.wanted_grid(VolumeGrid((8, 16, 16), (1.0, 1.0, 1.0)), VolumeConfig(spacing=(2.0, 2.0, 2.0)))
+    assert block.shape == (4, 8, 8)
+
+
+def test_the_circle_is_what_every_view_sees():
+    angles = torch.arange(9) * 0.7
+    assert ct_data.seen_radius(ScanGeometry.parallel(angles, 41, 2.0)) == pytest.approx(41)
+    assert ct_data.seen_radius(ScanGeometry.parallel(angles, 41, 2.0, axis_offset=10.0)) == pytest.approx(51)
+    fan = ScanGeometry.fan(angles, 40, 1.0, source_origin=30.0, origin_detector=10.0)
+    assert ct_data.seen_radius(fan) == pytest.approx(30 * math.sin(math.atan(20 / 40)))
+
+
+def test_support_is_the_circle_and_the_mask(flat, folder, monkeypatch):
+    grid, geometry = VolumeGrid((1, 32, 32), (1.0, 1.0, 1.0)), ScanGeometry.parallel([0.0], 20, 1.0)
+    inside = ct_data.support(config(flat, folder), geometry, grid)
+    assert float(inside.float().mean()) == pytest.approx(math.pi * 100 / 1024, rel=0.03)
+    assert ct_data.support(config(flat, folder, support="box"), geometry, grid) is None
+
+
+# --- what it learns -------------------------------------------------------------------------------------------------
+
+
+def test_a_slice_is_learned(flat, folder):
+    made = config(flat, folder, name="slice", steps=150, tv=1e-4)
+    task, figures, run = train(made)
+    quality = psnr(task.volume(), flat[1])
+    assert quality > 23.2, quality  # SIRT, 200 iterations: 22.8; TV, blind: 22.5; FBP: 20.6
+    assert figures["best_step"] > 100
+    assert float(task.volume().min()) >= 0
+    restored, _ = restore_task(made, run, CPU, torch.float32)
+    assert torch.equal(restored.volume(), task.eval().volume())
+    fine = restored.volume(VolumeGrid((1, 64, 64), (1.0, 1.0, 1.0)))
+    assert psnr(torch.nn.functional.avg_pool2d(fine, 2), flat[1]) > 22
+
+
+@pytest.mark.parametrize("loss", ["l2", "poisson"])
+def test_rays_learn_it_too(flat, folder, loss):
+    rays = RaysConfig(batch=256, samples_per_diagonal=64, grid=16, warmup_steps=16, tv_points=256)
+    made = config(flat, folder, name=f"rays-{loss}", projector="rays", rays=rays, steps=150, tv=1e-4, loss=loss)
+    task, _, run = train(made)
+    quality = psnr(task.volume(), flat[1])
+    assert quality > 22.5, quality
+    restored, _ = restore_task(made, run, CPU, torch.float32)
+    assert torch.equal(restored.volume(), task.eval().volume())
+
+
+def test_a_volume_is_learned(deep, folder):
+    made = config(deep, folder, name="cone", steps=60, tv=1e-4, chunk=1000)
+    task, _, _ = train(made)
+    quality = psnr(task.volume(), deep[1])
+    assert quality > 20.5, quality
+
+
+def test_nothing_lies_outside_the_support(deep, folder):
+    task, _, _ = train(config(deep, folder, name="circle", steps=2))
+    outside = task.data.inside.logical_not()
+    assert outside.any() and not task.volume()[outside].any() and task.volume()[~outside].any()
+
+
+def test_a_resumed_run_is_an_uninterrupted_one(flat, folder):
+    rays = RaysConfig(batch=64, samples_per_diagonal=64, grid=16, warmup_steps=4)
+    for projector in ("grid", "rays"):
+        made = config(flat, folder, name=f"whole-{projector}", projector=projector, rays=rays, steps=20, ensemble=2)
+        made = dataclasses.replace(made, optimizer=dataclasses.replace(made.optimizer, decay_steps=100))
+        whole, _, _ = train(made)
+        parts = dataclasses.replace(made, name=f"parts-{projector}")
+        train(parts, steps=8)
+        resumed, _, _ = train(parts, resume=True)
+        for name, value in whole.state_dict().items():
+            assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_an_ensemble_has_a_mean_and_a_spread(flat, folder):
+    alone, _, _ = train(config(flat, folder, name="alone", steps=30))
+    task, _, _ = train(config(flat, folder, name="both", steps=30, ensemble=3))
+    spread = task.volume(spread=True)
+    assert float(spread.max()) > 0 and not alone.volume(spread=True).any()
+    points = task.voxels.points()
+    members = task.members_at(points)
+    torch.testing.assert_close(members.mean(0), task.attenuation(points))
+    torch.testing.assert_close(members[0], alone.members_at(points)[0], rtol=0, atol=1e-6)  # the seed's first
+    torch.testing.assert_close(members.std(0, correction=0).view(spread.shape), spread)
+
+
+def test_a_preview_shows_slices_and_sinograms(flat, deep, folder):
+    for scan, widths in ((flat, 2), (deep, 3)):
+        task = new_task(config(scan, folder), CPU, torch.float32)
+        preview = task.preview()
+        picture, side = preview.images["slices"], task.header.shape[1]
+        assert picture.dtype == np.uint8 and picture.shape[1] == widths * (side + 4) - 4
+        assert picture.max() > 100  # filtered back-projection is beside it
+        assert preview.images["sinogram"].ndim == 3
+        assert preview.score == pytest.approx(task.score())
+
+
+def test_networks_that_look_at_the_data_are_shown_a_guess(flat, folder):
+    field = FieldConfig(encoder=("identity",), network="incode", width=16, depth=1)
+    task = new_task(config(flat, folder, field=field), CPU, torch.float32)
+    assert task.members[0].network.features.any()
+    penalty = task.training_step(0, lambda loss: loss.backward()).terms["penalty"]
+    assert penalty.isfinite()
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+def test_configurations_that_make_no_sense_are_refused(flat, folder):
+    for changes, told in (
+        ({"tv": -1.0}, "tv"),
+        ({"holdout": 0.95}, "holdout"),
+        ({"ensemble": 0}, "ensemble"),
+        ({"chunk": 0}, "chunk"),
+    ):
+        with pytest.raises(UserError, match=told):
+            config(flat, folder, **changes)
+    with pytest.raises(UserError, match=r"rays\.batch"):
+        RaysConfig(batch=0)
+
+
+def test_an_empty_scan_is_refused(flat, folder):
+    scan = load_scan(flat[0]).load()
+    empty = dataclasses.replace(scan, projections=np.zeros_like(scan.projections))
+    empty.save(folder / "empty.npz")
+    with pytest.raises(UserError, match="no attenuation"):
+        new_task(config((folder / "empty.npz",), folder), CPU, torch.float32)
