@@ -56,7 +56,7 @@ def main(args: list[str]) -> dict[str, Any]:
             "shape": _described(reference),
             "parameters": task.field.parameter_count(),
         }
-        if options.grid and reference.distance is not None:
+        if options.grid and reference.tells_sides(config):
             figures.update(grid=options.grid, iou=_iou(run, reference, options.grid))
         if config.supervision == "sdf":
             figures.update(distance_errors(task, reference))

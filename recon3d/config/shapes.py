@@ -142,6 +142,11 @@ class ShapeConfig(RunConfig):
         """Whether the field is a signed distance."""
         return self.supervision != "occupancy"
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether samples anywhere are measured against a mesh, not only points of the surface given."""
+        return self.supervision in ("occupancy", "sdf")
+
     def resolved(self) -> ShapeConfig:
         """With what depends on the field, or on the supervision, and was left open filled in."""
         optimizer, loss = self.optimizer, self.loss

@@ -116,16 +116,11 @@ class ShapeTask(nn.Module):
         self.box.copy_(torch.tensor([*normalizer.center, normalizer.half_size], dtype=torch.float64))
         distance = ShapeDistance(shape, normalizer, rule, config.shell) if rule is not None else None
         # Pools are drawn on the CPU, where distances are measured; points of a surface are drawn where they are used.
-        place = torch.device("cpu") if self._measured else self.device
+        place = torch.device("cpu") if self.config.is_measured else self.device
         self.truth = Truth(shape, SurfacePoints.of(shape, normalizer, place), distance)
         self.near_surface.copy_(cells_near(self.truth.surface, CELLS))
         self.field.network.observe(self._glimpse())
         self.chunk = config.chunk or self._probe()
-
-    @property
-    def _measured(self) -> bool:
-        """Whether samples are measured, and not only drawn from the surface."""
-        return self.config.supervision in ("occupancy", "sdf")
 
     @property
     def normalizer(self) -> Normalizer:
@@ -150,7 +145,7 @@ class ShapeTask(nn.Module):
         assert self.truth is not None, "training needs use_training_data first"
         # Seeded anew at every step: a resumed run draws what an uninterrupted one would have drawn.
         self.generator.manual_seed(self.config.seed * 1_000_003 + step)
-        terms, scalars = self._sampled(step, backward) if self._measured else self._implicit(step, backward)
+        terms, scalars = self._sampled(step, backward) if self.config.is_measured else self._implicit(step, backward)
         penalty = self.field.network.penalty()
         if penalty is not None:
             backward(penalty)
@@ -246,7 +241,7 @@ class ShapeTask(nn.Module):
 
         def run(size: int) -> None:
             x = points[:size]
-            if self._measured:
+            if self.config.is_measured:
                 loss = self.field(x).sum()
             else:
                 loss = sum(head.off_surface_terms(self.field, x, self.config.implicit).values())
@@ -272,7 +267,7 @@ class ShapeTask(nn.Module):
         """A bound on |inside(x)| / (distance of x from the surface), as trained; None for occupancies."""
         if not self.config.is_distance:
             return None
-        if self._measured:
+        if self.config.is_measured:
             return SLOPE_MARGIN * max(1.0, float(self.slope))
         generator = torch.Generator(device=self.device).manual_seed(0)
         slopes = self.field.gradient(uniform_points(SLOPE_POINTS, generator, self.device))[:, 0].detach()
@@ -334,11 +329,11 @@ def rule_of(shape: Shape, config: ShapeConfig) -> Rule | None:
     """
     supervision = config.supervision
     if shape.is_mesh:
-        if supervision in ("occupancy", "sdf"):
+        if config.is_measured:
             return sign_rule(shape, config.sign)
         # Only looked at, so a mesh that is open is no reason to warn.
         return sign_rule(shape, "auto" if shape.report.watertight else "unsigned")
-    if supervision in ("occupancy", "sdf"):
+    if config.is_measured:
         better = "points" if shape.normals is None else "oriented_points"
         raise UserError(
             f"{shape.path}: a point cloud, and {supervision} needs a mesh: recon3d train shape_siren {shape.path}"

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recon3d.config import ShapeConfig
 from recon3d.data.shape_distance import ShapeDistance
 from recon3d.data.shape_files import Shape
 from recon3d.data.shape_samples import SurfacePoints, points_near, uniform_points
@@ -37,6 +38,11 @@ class Reference:
         rule, normalizer = rule_of(shape, task.config), task.normalizer
         distance = None if rule is None else ShapeDistance(shape, normalizer, rule, task.config.shell)
         return Reference(shape, SurfacePoints.of(shape, normalizer, CPU), distance)
+
+    def tells_sides(self, config: ShapeConfig) -> bool:
+        """Whether inside of the shape is what the run's field takes for inside. It is not where points of an open mesh
+        were fitted: their distance has two sides, and the mesh does not say which is in."""
+        return self.distance is not None and (config.is_measured or self.distance.rule != "unsigned")
 
 
 @dataclass(frozen=True)

@@ -122,3 +122,13 @@ def test_what_shapes_do_not_do(tmp_path, capsys):
     call(capsys, *train("shape_hash", data, tmp_path, "run", steps=2))
     told(capsys, ["eval", tmp_path / "run", *LOOK, "--grid", "5"], "--grid is 5")
     told(capsys, ["export", "signal", tmp_path / "run", *LOOK], "run of shape")
+
+
+def test_an_open_mesh_by_its_points_has_no_sides_to_compare(tmp_path, capsys):
+    ball = trimesh.creation.icosphere(3)
+    trimesh.Trimesh(ball.vertices, ball.faces[400:], process=False).export(tmp_path / "open.ply")
+    options = ["--field.siren.omega", "5", "--optimizer.learning-rate", "1e-3", "--batch", 128]
+    call(capsys, *train("shape_siren", tmp_path / "open.ply", tmp_path, "run", *options, steps=30))
+    figures, _ = call(capsys, "eval", tmp_path / "run", *LOOK, "--resolution", 0)
+    assert "iou" not in figures and figures["surface_error"] > 0
+    assert figures["shape"]["boundary_edges"] > 0
