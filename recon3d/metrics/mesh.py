@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from recon3d.errors import UserError
 from recon3d.kernels.triangles import TriangleTree
@@ -137,14 +137,23 @@ def sample_surface(
         raise UserError(f"{name}: coordinates that are not finite (NaN or infinite)")
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     doubled = np.linalg.norm(normal, axis=1)
-    total = np.cumsum(doubled)
-    if not total[-1] > 0:
+    if not doubled.sum() > 0:
         raise UserError(f"{name}: all {len(faces)} faces have zero area")
+    face, weights = even_places(doubled, samples, seed)
+    return np.einsum("nk,nkd->nd", weights, corners[face]), normal[face] / doubled[face, None]
+
+
+def even_places(
+    areas: Float[np.ndarray, "f"], samples: int, seed: int
+) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n 3"]]:
+    """Places spread evenly over faces of these areas (not all zero, in any unit): the face of each, and the weights of
+    the face's corners there.
+
+    Stratified: one place in each of ``samples`` equal parts of the area, which evens out the spacing.
+    """
+    total = np.cumsum(areas)
     generator = np.random.default_rng(seed)
-    # Stratified: one sample in each of `samples` equal parts of the area, which evens out the spacing.
     place = (np.arange(samples) + generator.random(samples)) / samples * total[-1]
-    face = np.minimum(np.searchsorted(total, place, side="right"), len(faces) - 1)
-    root, along = np.sqrt(generator.random((samples, 1))), generator.random((samples, 1))
-    a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
-    points = (1 - root) * a + root * (1 - along) * b + root * along * c
-    return points, normal[face] / doubled[face, None]
+    face = np.minimum(np.searchsorted(total, place, side="right"), len(areas) - 1)
+    root, along = np.sqrt(generator.random(samples)), generator.random(samples)
+    return face, np.stack([1 - root, root * (1 - along), root * along], axis=1)
