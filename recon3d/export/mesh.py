@@ -128,7 +128,9 @@ def extract(
     if wanted:
         vertices, moved = onto_level(surface, vertices, found.faces, cell, steps=wanted, **options)
         figures["newton"] = asdict(moved)
-    return Extracted(to_world(vertices, normalizer), found.faces, cell, figures)
+    vertices *= normalizer.half_size  # to world coordinates, in place: of a large mesh every copy counts
+    vertices += np.asarray(normalizer.center)
+    return Extracted(vertices, found.faces, cell, figures)
 
 
 def extract_open(views: Sequence[DepthView], normalizer: Normalizer, resolution: int) -> Extracted:
@@ -235,10 +237,6 @@ class _Paint:
             some = slice(start, start + self.batch)
             colors[some, :3] = np.rint(255 * self(points[some], normals[some]))
         return colors
-
-
-def to_world(points: Float[np.ndarray, "n 3"], normalizer: Normalizer) -> Float[np.ndarray, "n 3"]:
-    return points * normalizer.half_size + np.asarray(normalizer.center)
 
 
 def to_field(points: Float[np.ndarray, "n 3"], normalizer: Normalizer) -> Float[np.ndarray, "n 3"]:
