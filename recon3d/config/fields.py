@@ -68,8 +68,12 @@ class HashGridConfig:
     """Cells per side of the coarsest level."""
     finest: int = 2048
     """Cells per side of the finest level."""
+    decay: float = 1.0
+    """Factor on the features from each level to the next: below 1, fine levels learn more slowly than coarse ones, and
+    the field is the smoother where data are few."""
 
     def __post_init__(self) -> None:
+        require(0 < self.decay <= 1, f"hash_grid.decay is {self.decay}: give more than 0, at most 1")
         require(self.levels >= 1, f"hash_grid.levels is {self.levels}: give 1 or more")
         require(4 <= self.log2_size <= 28, f"hash_grid.log2_size is {self.log2_size}: give 4 to 28")
         require(

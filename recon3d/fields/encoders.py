@@ -41,9 +41,12 @@ class Identity(Encoder):
 class HashGrid(Encoder):
     """Multiresolution hash grid (Müller et al. 2022); features start in U(-1e-4, 1e-4).
 
-    The features of the finest levels are 0, and take no time, while ``active`` is less than the number of levels.
+    The features of the finest levels are 0, and take no time, while ``active`` is less than the number of levels. Those
+    of level l are multiplied by ``decay^l``: under Adam, whose steps have one size, that is a learning rate a level.
     On CUDA the table is read in float16 and trained in float32.
     """
+
+    gains: Float[Tensor, " f"] | None
 
     def __init__(self, dim: int, config: HashGridConfig) -> None:
         super().__init__()
@@ -56,17 +59,21 @@ class HashGrid(Encoder):
         self.out_dim = config.levels * config.features
         self.active = config.levels
         self.table = nn.Parameter(torch.empty(self.layout.rows, config.features).uniform_(-1e-4, 1e-4))
+        gains = config.decay ** torch.arange(config.levels).float().repeat_interleave(config.features)
+        self.register_buffer("gains", gains if config.decay < 1 else None, persistent=False)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         layout, table = self._in_use()
         half = table.is_cuda and torch.is_autocast_enabled("cuda")
         shadow = table.detach().to(torch.get_autocast_dtype("cuda")) if half else None
-        return self._padded(hash_encode((x + 1) * 0.5, table, layout, shadow))
+        return self._weighted(hash_encode((x + 1) * 0.5, table, layout, shadow))
 
     def recall(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
         layout, table = self._in_use()
         known = values[:, : layout.levels * layout.features]
-        return self._padded(hash_recall((x + 1) * 0.5, table, layout, known))
+        if self.gains is not None:
+            known = known / self.gains[: known.shape[1]]
+        return self._weighted(hash_recall((x + 1) * 0.5, table, layout, known))
 
     def _in_use(self) -> tuple[HashLayout, Float[Tensor, "rows f"]]:
         """The first ``active`` levels and their rows."""
@@ -75,8 +82,10 @@ class HashGrid(Encoder):
         layout = self.layout.first(self.active)
         return layout, self.table[: layout.rows]
 
-    def _padded(self, values: Float[Tensor, "n a"]) -> Float[Tensor, "n f"]:
-        """With zeros for the levels that are not in use."""
+    def _weighted(self, values: Float[Tensor, "n a"]) -> Float[Tensor, "n f"]:
+        """Every level times its gain, with zeros for the levels that are not in use."""
+        if self.gains is not None:
+            values = values * self.gains[: values.shape[-1]].to(values.dtype)
         missing = self.out_dim - values.shape[-1]
         return nn.functional.pad(values, (0, missing)) if missing else values
 

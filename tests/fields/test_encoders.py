@@ -1,5 +1,6 @@
 """Encoders: their shapes, their values, and the spherical harmonics of the direction."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -108,6 +109,25 @@ def test_hash_grid_is_continuous():
     step = 1e-4 * torch.nn.functional.normalize(torch.randn(200, 3), dim=-1)
     # 32 cells over a length of 2: a feature changes by at most a few table entries' difference per 1/16.
     assert float((encoder(x + step) - encoder(x)).detach().abs().max()) < 1e-4 * 16 * 20
+
+
+def test_decay_makes_fine_levels_quiet():
+    x = 2 * torch.rand(50, 3) - 1
+    torch.manual_seed(0)
+    plain = HashGrid(3, SMALL_GRID)
+    torch.manual_seed(0)
+    quiet = HashGrid(3, dataclasses.replace(SMALL_GRID, decay=0.5))
+    wanted = plain(x) * torch.tensor([1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125])
+    torch.testing.assert_close(quiet(x), wanted)
+    torch.testing.assert_close(quiet.recall(x, wanted.detach()), wanted)
+    found, direct = (
+        torch.autograd.grad(values.square().sum(), quiet.table)[0]
+        for values in (quiet.recall(x, wanted.detach()), quiet(x))
+    )
+    torch.testing.assert_close(found, direct)
+    assert set(quiet.state_dict()) == {"table"}
+    with pytest.raises(UserError, match="decay"):
+        dataclasses.replace(SMALL_GRID, decay=1.5)
 
 
 def test_hash_grid_learns_any_values():
