@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from recon3d.commands.opened import RunOptions, opened
-from recon3d.config import NerfConfig, ShapeConfig
+from recon3d.config import NerfConfig, PhotographsConfig, ShapeConfig, SurfaceConfig
 from recon3d.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def main(args: list[str]) -> dict[str, Any]:
         check_size(options.texture)
     reference = None if options.reference is None else read_mesh(options.reference)
     with (
-        opened(options, (NerfConfig, ShapeConfig), "export mesh") as run,
+        opened(options, (NerfConfig, ShapeConfig, SurfaceConfig), "export mesh") as run,
         tqdm(total=1.0, desc="mesh", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar,
     ):
         task, began = run.task, time.perf_counter()

@@ -12,10 +12,11 @@ from recon3d.errors import require
 
 @dataclass(frozen=True)
 class SurfaceFieldConfig(RadianceFieldConfig):
-    """Signed distance and view-dependent colour. It starts as a sphere, whatever the encoder and the network are."""
+    """Signed distance and view-dependent colour. It starts as a sphere, or as the visual hull, whatever the encoder and
+    the network are."""
 
     radius: float = 0.7
-    """Of that sphere, in field units: the box reaches from -1 to 1."""
+    """Of the sphere that it starts as without silhouettes, in field units: the box reaches from -1 to 1."""
     normals: Literal["numerical", "analytic"] = "numerical"
     """numerical: differences over a cell of the finest level in use (Neuralangelo); analytic: by autograd."""
     first_levels: int = 4

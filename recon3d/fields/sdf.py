@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -13,21 +14,49 @@ from recon3d.config import SurfaceFieldConfig
 from recon3d.fields.encoders import HashGrid, build_encoder, spherical_harmonics
 from recon3d.fields.networks import MLP, build_network
 from recon3d.fields.precision import products_in
+from recon3d.kernels import HashLayout, hash_encode
 
 QUIET = 1e-3
 """What is left, at the start, of the weights that make the network's part of the distance."""
 TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
+START_CELLS = 64
+"""Cells a side of the grid that holds the distance at the start."""
 SMOOTHEST_STEP = 1 / 256
 """Half-width of the differences where there is no hash grid to tell it."""
+
+
+class DistanceGrid(nn.Module):
+    """A fixed function on [-1, 1]^3, trilinear between the points of a lattice; as differentiable as a hash grid, of
+    which it is one dense level."""
+
+    values: Float[Tensor, "rows 1"]
+
+    def __init__(self, cells: int) -> None:
+        super().__init__()
+        self.points = cells + 2  # the encoding's half-cell shift puts one beyond either side
+        rows = -(-(self.points**3) // 8) * 8
+        self.layout = HashLayout(3, 1, (float(cells),), (self.points,), (0, rows))
+        self.register_buffer("values", torch.zeros(rows, 1))
+
+    @torch.no_grad()
+    def fill(self, function: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]) -> None:
+        """Take the values of ``function`` at the lattice's points."""
+        axis = (torch.arange(self.points, device=self.values.device) - 0.5) * (2 / self.layout.scales[0]) - 1
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")  # x runs fastest
+        self.values[: self.points**3, 0] = function(torch.stack([x, y, z], dim=-1).reshape(-1, 3))
+
+    def forward(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        return hash_encode((x + 1) * 0.5, self.values.to(x.dtype), self.layout).squeeze(1)
 
 
 class SurfaceField(nn.Module):
     """Encoder -> geometry network -> (signed distance, features); features, normal and direction -> RGB.
 
-    Lives on [-1, 1]^3; distances are in field units, negative inside. The distance is |x| - radius plus the network's
-    first output, whose weights start small: whatever the encoder and the network, the field starts as a sphere and as a
-    distance (the aim of the initialisation of Atzmon & Lipman 2020, which is for one architecture). With a hash grid,
-    ``show`` says how many levels are in use (Neuralangelo, section 3.3).
+    Lives on [-1, 1]^3; distances are in field units, negative inside. The distance is that of a first guess plus the
+    network's first output, whose weights start small: whatever the encoder and the network, the field starts as a
+    distance, of a sphere (the aim of the initialisation of Atzmon & Lipman 2020, which is for one architecture) or of
+    what ``start_from`` is given. With a hash grid, ``show`` says how many levels are in use (Neuralangelo, section
+    3.3).
 
     Distances are made in float32, since normals are their small differences; colours in ``precision``.
     """
@@ -37,6 +66,8 @@ class SurfaceField(nn.Module):
         self.config, self.precision = config, precision
         assert config.width and config.depth and config.color_width and config.color_depth
         self.degree = config.direction_degree
+        self.start = DistanceGrid(START_CELLS)
+        self.start_from(lambda x: x.norm(dim=-1) - config.radius)
         self.encoder = build_encoder(config, 3)
         self.geometry_network = build_network(config, self.encoder.out_dim, config.geometry_features)
         self.geometry_network.damp(0, QUIET)
@@ -48,6 +79,10 @@ class SurfaceField(nn.Module):
             bias=config.color_depth > 2,
         )
         self.show(0)
+
+    def start_from(self, distance: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]) -> None:
+        """Take another signed distance than the sphere's for the first guess."""
+        self.start.fill(distance)
 
     # --- coarse to fine ---
 
@@ -92,7 +127,7 @@ class SurfaceField(nn.Module):
         same, those of ``x`` do not.
         """
         h = self.geometry_network(self.encoder(x) if encoded is None else self.encoder.recall(x, encoded)).to(x.dtype)
-        return x.norm(dim=-1) - self.config.radius + h[:, 0], h
+        return self.start(x) + h[:, 0], h
 
     def distance(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """Signed distance (N,) at ``x``, in field units, negative inside."""

@@ -5,6 +5,9 @@ Source: Laurentini, "The visual hull concept for silhouette-based image understa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -107,3 +110,26 @@ def bounding_cube(grid: Bool[Tensor, "r r r"], normalizer: Normalizer, margin: f
     half = 0.5 * float((high - low).amax()) * (1 + margin)
     x, y, z = normalizer.to_world((0.5 * (low + high)).unsqueeze(0))[0].tolist()
     return Normalizer((x, y, z), half * normalizer.half_size)
+
+
+def distance_to_cells(
+    cells: Bool[Tensor, "r r r"], smoothing: float = 1.0
+) -> Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]:
+    """The signed distance, in field units and negative inside, from the True cells of a grid over [-1, 1]^3.
+
+    Made between cell centres, blurred by a Gaussian of ``smoothing`` cells to round the steps off, and interpolated.
+    """
+    from scipy import ndimage
+
+    resolution, inside = cells.shape[0], cells.cpu().numpy()
+    # From a cell's centre to the nearest centre on the other side, and half a cell less to the face between.
+    outward = ndimage.distance_transform_edt(~inside) - 0.5
+    inward = ndimage.distance_transform_edt(inside) - 0.5
+    signed = ndimage.gaussian_filter(np.where(inside, -inward, outward), smoothing, mode="nearest")
+    grid = torch.from_numpy(signed.astype(np.float32) * (2 / resolution)).to(cells.device)
+
+    def distance(x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        at = x.flip(-1).view(1, 1, 1, -1, 3)  # the last axis of the grid comes first
+        return F.grid_sample(grid[None, None], at, padding_mode="border", align_corners=False).view(-1)
+
+    return distance

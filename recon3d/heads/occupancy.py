@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recon3d.config import RenderConfig
 from recon3d.errors import UserError
@@ -41,6 +42,15 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("occupied", allowed.clone())
         self.register_buffer("density", torch.zeros(shape, device=allowed.device))
         self.register_buffer("occupied_share", allowed.float().mean())
+
+    @torch.no_grad()
+    def widen(self, cells: int) -> None:
+        """Allow, and count as occupied until the next update, what lies within so many cells of what is allowed."""
+        size = 2 * cells + 1
+        wider = F.max_pool3d(self.allowed[None, None].float(), size, stride=1, padding=cells)[0, 0] > 0
+        self.allowed.copy_(wider)
+        self.occupied.copy_(wider)
+        self.occupied_share.copy_(wider.float().mean())
 
     @property
     def step(self) -> float:

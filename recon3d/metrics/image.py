@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from recon3d.errors import UserError
@@ -38,6 +38,12 @@ def ssim(prediction: Float[Tensor, "h w c"], target: Float[Tensor, "h w c"], pea
     numerator = (2 * mean_x * mean_y + c1) * (2 * (xy - mean_x * mean_y) + c2)
     denominator = (mean_x**2 + mean_y**2 + c1) * (xx - mean_x**2 + yy - mean_y**2 + c2)
     return float((numerator / denominator).mean())
+
+
+def silhouette_iou(prediction: Bool[Tensor, "h w"], target: Bool[Tensor, "h w"]) -> float:
+    """Intersection over union of two masks; 1 where both are empty."""
+    union = int((prediction | target).sum())
+    return int((prediction & target).sum()) / union if union else 1.0
 
 
 def _blur(images: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 u v"]:

@@ -11,13 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recon3d.config import OptimizerConfig, SurfaceConfig
+from recon3d.data.scene import Scene
 from recon3d.fields.sdf import SurfaceField
 from recon3d.geometry.cameras import Rays
+from recon3d.geometry.hull import distance_to_cells
 from recon3d.heads.surface import SurfaceRenderer, SurfaceRendering
 from recon3d.tasks.photographs import PhotographsTask, color_loss
 
 SLOPE_MARGIN = 1.5
 """A trained field's distance may change so many times faster than a true one's."""
+MARGIN = 2
+"""Cells of the occupancy grid around the visual hull that rays are sampled in as well."""
 SURE = 1e-3
 """Opacities are kept so far from 0 and 1 in the mask's cross-entropy."""
 
@@ -35,6 +39,13 @@ class SurfaceTask(PhotographsTask):
         self, precision: torch.dtype, allowed: Bool[Tensor, "r r r"] | None
     ) -> tuple[SurfaceField, SurfaceRenderer]:
         return SurfaceField(self.config.field, precision), SurfaceRenderer(self.config.head, allowed)
+
+    def use_training_data(self, scene: Scene) -> None:
+        """Where silhouettes tell of the shape, their hull is the first guess, and rays are sampled around it too."""
+        super().use_training_data(scene)
+        if scene.has_alpha and self.config.head.visual_hull:
+            self.field.start_from(distance_to_cells(self.head.grid.allowed))
+            self.head.grid.widen(MARGIN)
 
     def observe(self, picture: Float[Tensor, "3 h w"]) -> None:
         self.field.geometry_network.observe(picture)

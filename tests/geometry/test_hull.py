@@ -7,7 +7,7 @@ import torch
 
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.cameras import Cameras, focal_from_angle, look_at
-from recon3d.geometry.hull import bounding_cube, cell_centers, visual_hull
+from recon3d.geometry.hull import bounding_cube, cell_centers, distance_to_cells, visual_hull
 
 from .ball import cameras_around, photographs
 
@@ -136,3 +136,21 @@ def test_bounding_cube_of_one_cell():
         expected = [c + 4 * ((i + 0.5) / 4 - 1) for c, i in zip((1, 2, 3), index, strict=True)]
         assert cube.center == pytest.approx(expected)
         assert cube.half_size == pytest.approx(0.5)
+
+
+def test_the_distance_to_cells_is_that_of_a_ball():
+    cells = (cell_centers(64).norm(dim=-1) < 0.6).view(64, 64, 64)
+    points = 2 * torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) - 1
+    points[:, 2] *= 0.5  # not the same along all axes
+    distance = distance_to_cells(cells)(points)
+    away = points.norm(dim=-1) > 0.1
+    torch.testing.assert_close(distance[away], points[away].norm(dim=-1) - 0.6, atol=0.04, rtol=0)
+
+
+def test_the_distance_to_a_slab_of_cells_knows_the_axes():
+    cells = torch.zeros(32, 32, 32, dtype=torch.bool)
+    cells[:, :8] = True
+    y = torch.linspace(-0.95, 0.95, 50)
+    points = torch.stack([torch.zeros(50), y, torch.full((50,), 0.3)], dim=-1)
+    inner = (y > -0.8) & (y < 0.9)  # away from the ends, where the blur has fewer neighbours
+    torch.testing.assert_close(distance_to_cells(cells)(points)[inner], y[inner] + 0.5, atol=0.02, rtol=0)

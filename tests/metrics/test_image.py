@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from recon3d.errors import UserError
-from recon3d.metrics.image import psnr, ssim
+from recon3d.metrics.image import psnr, silhouette_iou, ssim
 
 
 def pair(seed: int, shape: tuple[int, int, int], noise: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,3 +71,12 @@ def test_small_or_unequal_images() -> None:
         ssim(torch.zeros(10, 30, 3), torch.zeros(10, 30, 3))
     with pytest.raises((ValueError, TypeError)):
         psnr(torch.zeros(10, 30, 3), torch.zeros(30, 10, 3))
+
+
+def test_silhouettes():
+    a, b = torch.zeros(2, 4, 4, dtype=torch.bool)
+    assert silhouette_iou(a, b) == 1
+    a[:2], b[1:3] = True, True
+    assert silhouette_iou(a, b) == pytest.approx(4 / 12)
+    assert silhouette_iou(a, a) == 1
+    assert silhouette_iou(a, ~a) == 0
