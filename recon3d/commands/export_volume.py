@@ -25,7 +25,7 @@ class ExportVolume(RunOptions):
 
     resolution: int = 256
     """Samples per side of the field's cube."""
-    format: Literal["npz", "nrrd", "vti"] = "npz"
+    format: Literal["npz", "nrrd", "vti", "tif", "nii", "nii.gz", "h5", "mha"] = "npz"
     crop: Box | None = None
     """Only what lies in a box, in world units: low x, y, z, high x, y, z. The spacing stays."""
     state: State | None = None

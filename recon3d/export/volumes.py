@@ -7,6 +7,7 @@ middle of their cells: where a grid divides a box, the first lies half a spacing
 - NPZ: arrays ``values`` [z, y, x], ``origin`` (x, y, z), ``spacing`` (x, y, z), ``axes`` ("zyx"), ``quantity``.
 - NRRD (teem's format, version 5; 3D Slicer, ITK, MATLAB): header and raw little-endian data in one file.
 - VTI (VTK XML image data; ParaView): point data, raw appended, 64-bit lengths.
+- TIFF, NIfTI, HDF5 and MetaImage: :mod:`recon3d.export.volume_formats`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from recon3d.export.whole import write_whole
 from recon3d.geometry.boxes import Normalizer
 
 Slabs = Iterable[np.ndarray]
-FORMATS = ("npz", "nrrd", "vti")
+FORMATS = ("npz", "nrrd", "vti", "tif", "tiff", "nii", "nii.gz", "h5", "hdf5", "mha")
 MOST_SAMPLES = 4096
 """Along an axis."""
 _SLAB_BYTES = 32 * 2**20
@@ -65,6 +66,10 @@ class Lattice:
         """World coordinates (x, y, z) of the samples of slices ``first`` to ``last`` along z, in the array's order."""
         z, y, x = np.indices((last - first, *self.shape[1:]), np.float64).reshape(3, -1)
         return np.stack([x, y, z + first], axis=1) * self.spacing + np.asarray(self.origin)
+
+
+Writer = Callable[[IO[bytes], Iterator[memoryview], Lattice, str, str], None]
+"""Writes the bytes of slabs into a file: (file, slabs, lattice, quantity, dtype)."""
 
 
 def lattice_over(
@@ -140,8 +145,8 @@ def write_volume(
         UserError: an unknown suffix, no room on the disk, or a file that cannot be written.
         ValueError: slabs that are not those of ``lattice``.
     """
-    format_ = path.suffix.removeprefix(".").lower()
-    if format_ not in _WRITERS:
+    format_ = next((name for name in FORMATS if path.name.lower().endswith(f".{name}")), None)
+    if format_ is None:
         raise UserError(f"{path}: volumes are written as {', '.join(FORMATS)}, by the file's suffix")
     if dtype not in _TYPES:
         raise UserError(f"volumes are written as {', '.join(_TYPES)}, not as {dtype}")
@@ -150,7 +155,16 @@ def write_volume(
     if size > room:
         raise UserError(f"{path}: the volume takes {size / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB are free")
     checked = _checked(slabs, lattice, np.dtype(dtype).newbyteorder("<"))
-    return write_whole(path, lambda file: _WRITERS[format_](file, checked, lattice, quantity, dtype))
+    writer = _writer(format_)
+    return write_whole(path, lambda file: writer(file, checked, lattice, quantity, dtype))
+
+
+def _writer(format_: str) -> Writer:
+    if format_ in _WRITERS:
+        return _WRITERS[format_]
+    from recon3d.export.volume_formats import WRITERS
+
+    return WRITERS[format_]
 
 
 def _checked(slabs: Slabs, lattice: Lattice, dtype: np.dtype[Any]) -> Iterator[memoryview]:
@@ -223,7 +237,7 @@ def _write_vti(file: IO[bytes], slabs: Iterator[memoryview], lattice: Lattice, q
     file.write(b"\n</AppendedData>\n</VTKFile>\n")
 
 
-_WRITERS: dict[str, Callable[[IO[bytes], Iterator[memoryview], Lattice, str, str], None]] = {
+_WRITERS: dict[str, Writer] = {
     "npz": _write_npz,
     "nrrd": _write_nrrd,
     "vti": _write_vti,
