@@ -107,7 +107,7 @@ def _divergent(
         spread = pitch / steps
         gamma = (column - axis) * spread[:, None]
         across = gamma.cos()
-        height = row * geometry.v.norm(dim=1)[:, None] / steps[:, None]
+        height = (row + _lift(geometry)[:, None]) * (geometry.v.norm(dim=1) / steps)[:, None]
         weight = distance[:, None, None] * across[:, None, :] / (1 + height.square()).sqrt()[:, :, None]
         response = _curved_response(geometry.columns, options, float(spread[0]), projections.device)
         sampling = spread
@@ -138,6 +138,12 @@ def _curved_response(columns: int, options: FbpConfig, spread: float, device: to
     return torch.fft.rfft(kernel * stretch).real
 
 
+def _lift(geometry: ScanGeometry) -> Tensor:
+    """How many rows the middle of a detector lies above the source (A,), along v."""
+    across = geometry.detector - geometry.source
+    return (across * geometry.v).sum(1) / geometry.v.square().sum(1)
+
+
 def _look_up(smooth: Tensor, geometry: ScanGeometry, grid: VolumeGrid, progress: Progress) -> Tensor:
     """Sum over views of the projection at each voxel's shadow over its squared distance from the source.
 
@@ -148,10 +154,11 @@ def _look_up(smooth: Tensor, geometry: ScanGeometry, grid: VolumeGrid, progress:
     volume = torch.zeros(grid.shape, dtype=dtype, device=device)
     x, y, z = (grid.axis(i, device) for i in range(3))
     across = geometry.detector - geometry.source
+    distance, length = geometry.source_detector, geometry.u.norm(dim=1)
+    lift = _lift(geometry)
     basis = torch.stack([geometry.u, geometry.v, across], dim=2)
     if geometry.curved:
-        length, distance = geometry.u.norm(dim=1), across.norm(dim=1)
-        basis[:, :, 0] *= (distance / length)[:, None]
+        basis = torch.stack([geometry.u * (distance / length)[:, None], geometry.v, geometry.middle], dim=2)
     inverse = torch.linalg.inv(basis)
     for view in range(len(geometry)):
         source = geometry.source[view]
@@ -165,11 +172,14 @@ def _look_up(smooth: Tensor, geometry: ScanGeometry, grid: VolumeGrid, progress:
             a, b, c = (local[j] + rise[j][layer] for j in range(3))
             if geometry.curved:
                 radius = torch.hypot(a, c)
-                columns, rows = torch.atan2(a, c) * (distance / length)[view].to(dtype), b / radius
+                columns, rows = (
+                    torch.atan2(a, c) * (distance / length)[view].to(dtype),
+                    b / radius - lift[view].to(dtype),
+                )
                 weight = 1 / (radius * distance[view].to(dtype)).square()
             else:
                 columns, rows = a / c, b / c
-                weight = (geometry.source_origin / geometry.source_detector)[view].to(dtype).square() / c.square()
+                weight = (geometry.source_origin / distance)[view].to(dtype).square() / c.square()
             volume[layer] += weight * _interpolated(smooth[view], columns, rows)
         progress(view + 1, len(geometry))
     return volume

@@ -151,10 +151,10 @@ def random_ellipsoids(
     if flat:
         direction = torch.nn.functional.normalize(direction * torch.tensor([1.0, 1.0, 0.0]), dim=1)
     room = body.amin() - axes.amax(dim=1, keepdim=True)
-    center = direction * room * uniform(0, 1, count, 1).sqrt()
+    center = direction * room * uniform(0.0, 1.0, count, 1).sqrt()
     turn = torch.linalg.qr(torch.randn(count, 3, 3, generator=generator, dtype=torch.float64)).Q
     if flat:
-        turn = torch.stack([_about_z(float(angle)) for angle in uniform(0, math.pi, count)])
+        turn = torch.stack([_about_z(float(angle)) for angle in uniform(0.0, math.pi, count)])
         axes[:, 2] = body[:, 2] = math.inf
     return Ellipsoids(
         torch.cat([torch.tensor([0.4], dtype=torch.float64), uniform(0.05, 0.3, count)]),

@@ -143,7 +143,7 @@ class ScanGeometry:
         _refuse(grazing, "geometry: the rays of view {view} run along its detector")
         if self.curved:
             require(self.kind == "divergent", "a curved detector needs a source: parallel rays have none")
-            askew = (self.u * through).sum(1).abs() > 1e-6 * distance * self.u.norm(dim=1)
+            askew = (self.u * self.middle).sum(1).abs() > 1e-6 * distance * self.u.norm(dim=1)
             _refuse(askew, "geometry: u of view {view} is not square to the ray through its middle")
 
     def __len__(self) -> int:
@@ -173,13 +173,18 @@ class ScanGeometry:
         return self.source[:, :2].norm(dim=1)
 
     @property
+    def middle(self) -> Float[Tensor, "a 3"]:
+        """From the source to the middle column (A, 3), square to v: the radius of a curved detector."""
+        across = self.detector - self.source
+        return across - (across * self.v).sum(1, keepdim=True) / self.v.square().sum(1, keepdim=True) * self.v
+
+    @property
     def source_detector(self) -> Float[Tensor, " a"]:
         """Distances (A,) of the source from the plane (flat) or the middle (curved) of its detector, in mm."""
-        across = self.detector - self.source
         if self.curved:
-            return across.norm(dim=1)
+            return self.middle.norm(dim=1)
         normal = torch.nn.functional.normalize(torch.linalg.cross(self.u, self.v), dim=1)
-        return (across * normal).sum(1).abs()
+        return ((self.detector - self.source) * normal).sum(1).abs()
 
     @property
     def magnification(self) -> float:
@@ -207,10 +212,9 @@ class ScanGeometry:
         require(1 <= factor <= self.columns, f"{self.columns} columns cannot be binned by {factor}")
         down = factor if self.rows > 1 else 1
         require(down <= self.rows, f"{self.rows} rows cannot be binned by {factor}")
-        binned = self.cropped((0, self.rows // down * down), (0, self.columns // factor * factor))
-        return replace(
-            binned, rows=self.rows // down, columns=self.columns // factor, u=self.u * factor, v=self.v * down
-        )
+        cut = self.cropped((0, self.rows // down * down), (0, self.columns // factor * factor))
+        rows, columns = cut.rows // down, cut.columns // factor
+        return replace(cut, rows=rows, columns=columns, u=cut.u * factor, v=cut.v * down)
 
     def cropped(self, rows: tuple[int, int], columns: tuple[int, int]) -> ScanGeometry:
         """The detector's rows and columns from the first up to (not with) the last given."""
@@ -220,12 +224,10 @@ class ScanGeometry:
         shift_v = (rows[0] + rows[1] - self.rows) / 2
         detector, u = self.detector + shift_v * self.v, self.u
         if self.curved:
-            across = self.detector - self.source
-            distance = across.norm(dim=1, keepdim=True)
-            length = self.u.norm(dim=1, keepdim=True)
+            distance, length = self.middle.norm(dim=1, keepdim=True), self.u.norm(dim=1, keepdim=True)
             angle = shift_u * length / distance
-            detector = detector + across * (angle.cos() - 1) + self.u * (distance / length) * angle.sin()
-            u = self.u * angle.cos() - across * (length / distance) * angle.sin()
+            detector = detector + self.middle * (angle.cos() - 1) + self.u * (distance / length) * angle.sin()
+            u = self.u * angle.cos() - self.middle * (length / distance) * angle.sin()
         else:
             detector = detector + shift_u * self.u
         return replace(self, detector=detector, u=u, rows=rows[1] - rows[0], columns=columns[1] - columns[0])
@@ -238,11 +240,10 @@ class ScanGeometry:
         up = (row.double() - (self.rows - 1) / 2).unsqueeze(1) * self.v[view]
         if not self.curved:
             return self.detector[view] + along * self.u[view] + up
-        across = (self.detector - self.source)[view]
-        distance = across.norm(dim=1, keepdim=True)
-        length = self.u[view].norm(dim=1, keepdim=True)
+        radius, u = self.middle[view], self.u[view]
+        distance, length = radius.norm(dim=1, keepdim=True), u.norm(dim=1, keepdim=True)
         angle = along * length / distance
-        return self.source[view] + across * angle.cos() + self.u[view] * (distance / length) * angle.sin() + up
+        return self.detector[view] + radius * (angle.cos() - 1) + u * (distance / length) * angle.sin() + up
 
     def rays_at(self, view: Int[Tensor, " n"], row: Float[Tensor, " n"], column: Float[Tensor, " n"]) -> Rays:
         """Rays (float64) to fractional detector positions: from the source, or, parallel, through the detector."""
@@ -284,14 +285,14 @@ class ScanGeometry:
         return along + (self.columns - 1) / 2, up + (self.rows - 1) / 2, depth
 
     def _shadows_on_arc(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        across = self.detector - self.source
-        distance = across.norm(dim=1, keepdim=True)
-        length = self.u.norm(dim=1, keepdim=True)
-        basis = torch.stack([self.u / length * distance, self.v, across], dim=2)
+        distance, length = self.middle.norm(dim=1, keepdim=True), self.u.norm(dim=1, keepdim=True)
+        basis = torch.stack([self.u * (distance / length), self.v, self.middle], dim=2)
         local = (points[None] - self.source[:, None]) @ torch.linalg.inv(basis).mT
         depth = torch.hypot(local[..., 0], local[..., 2])
         along = torch.atan2(local[..., 0], local[..., 2]) * (distance / length)
-        return along + (self.columns - 1) / 2, local[..., 1] / depth + (self.rows - 1) / 2, depth
+        lift = ((self.detector - self.source) * self.v).sum(1) / self.v.square().sum(1)
+        up = local[..., 1] / depth - lift[:, None]
+        return along + (self.columns - 1) / 2, up + (self.rows - 1) / 2, depth
 
     @staticmethod
     def parallel(

@@ -14,7 +14,8 @@ The rays of a view are written with an offset o on its detector, so that nothing
     q = q0 + t0 o,   d = d0 + s o,   o = c U + r V + w E,   c, r: column and row from the detector's middle,
 
 s = 1 for divergent rays and 0 for parallel ones; q0 = q(t0) is the point of the middle ray nearest to the volume's
-middle. A curved detector has c = sin, w = cos - 1 of the column's angle; a flat one c = column, w = 0.
+middle. A curved detector has c = sin, w = cos - 1 of the column's angle, and its radius in U and E; a flat one
+has c = column, w = 0.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ def frames(vectors: Tensor, grid: Grid, divergent: bool, curved: bool) -> Tensor
     angle = torch.zeros_like(vectors[:, 0])
     edge = torch.zeros_like(across)
     if curved:
-        distance, length = across.norm(dim=1, keepdim=True), u.norm(dim=1, keepdim=True)
-        angle, u, edge = (length / distance)[:, 0], u * (distance / length), across
+        # The arc lies square to v, whatever the height of its detector.
+        edge = across - (across * v).sum(1, keepdim=True) / v.square().sum(1, keepdim=True) * v
+        distance, length = edge.norm(dim=1, keepdim=True), u.norm(dim=1, keepdim=True)
+        angle, u = (length / distance)[:, 0], u * (distance / length)
     t0 = ((middle - begin) * across).sum(1, keepdim=True) / across.square().sum(1, keepdim=True)
     q0 = (begin + t0 * across - middle) / spacing + half
     if not divergent:
