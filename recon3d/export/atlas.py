@@ -1,11 +1,9 @@
 """A UV atlas: every face of a mesh gets its own place in a square picture.
 
-xatlas cuts the surface into charts that lie flat and packs them (the algorithm of the thekla atlas: charts grow face by
-face over a cost of normal deviation, roundness and straightness, and are laid flat by least-squares conformal maps,
-Levy et al. 2002). Its time grows with the square of the faces of one mesh, so the mesh is first cut into blocks along
-its longest sides and each block is charted alone: of 50,000 noisy faces, two seconds instead of minutes, for a tenth
-more charts. The charts are then packed together, at the scale that makes them fill the picture with the padding asked
-for.
+Charts are cut by :mod:`recon3d.export.charts` and packed by xatlas, at the scale that makes them fill the picture with
+the padding asked for. xatlas can cut charts too, but on the crumpled surfaces that fields have it makes one for every
+five to ten faces, whose padding leaves a texture hardly a texel of colour, in time that grows with the square of the
+faces.
 """
 
 from __future__ import annotations
@@ -14,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from recon3d.errors import UserError
+from recon3d.export.charts import Charts, cut
 
 MOST_FACES = 1_000_000
-_BLOCK = 2000  # faces that are charted together
-_COST = 4.0  # a chart grows until its cost passes this; xatlas' 2 gives more charts, above 4 nothing changes
 _PACKINGS = 10
 _FULL = 0.97  # share of the side that the charts should take
 
@@ -53,61 +50,22 @@ def unwrap(vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "f 3"], si
         raise UserError(
             f"{len(faces)} faces are too many for a texture: simplify the mesh to {MOST_FACES} or fewer (--simplify)"
         )
-    source, cut, flat = _charts(xatlas, vertices, faces)
-    uv, charts = _packed(xatlas, flat, cut, size, padding)
-    return Atlas(source, cut, uv, charts)
-
-
-def _charts(
-    xatlas: Any, vertices: Float[np.ndarray, "n 3"], faces: Int[np.ndarray, "f 3"]
-) -> tuple[Int[np.ndarray, "v"], Int[np.ndarray, "f 3"], Float[np.ndarray, "v 2"]]:
-    """Each atlas vertex' mesh vertex, the faces over atlas vertices, and flat positions in units of the mesh."""
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     extent = float((high - low).max())
     if not extent > 0:
         raise UserError("the mesh has no extent: there is nothing to lay a texture on")
-    unit = ((vertices - low) / extent).astype(np.float32)
-    blocks = _blocks(unit[faces].mean(axis=1), np.arange(len(faces)))
-    atlas = xatlas.Atlas()
-    used = []
-    for block in blocks:
-        corner, local = np.unique(faces[block], return_inverse=True)
-        used.append(corner)
-        atlas.add_mesh(unit[corner], local.reshape(-1, 3).astype(np.uint32))
-    options, packing = xatlas.ChartOptions(), xatlas.PackOptions()
-    options.max_cost = _COST
-    packing.resolution, packing.padding = 1024, 0
-    atlas.generate(options, packing)
-    scale = np.array([atlas.width, atlas.height]) / atlas.texels_per_unit
-    cut = np.empty((len(faces), 3), np.int32)
-    source, flat, count = [], [], 0
-    for i, (block, corner) in enumerate(zip(blocks, used)):
-        origin, local, uv = atlas.get_mesh(i)
-        cut[block] = local.astype(np.int32) + count
-        source.append(corner[origin])
-        flat.append(uv * scale)
-        count += len(origin)
-    return np.concatenate(source), cut, np.concatenate(flat)
+    charts = cut((vertices - low) / extent, faces)
+    uv = _packed(xatlas, charts, size, padding)
+    return Atlas(charts.source, charts.faces, uv, int(charts.chart.max()) + 1)
 
 
-def _blocks(centers: Float[np.ndarray, "f 3"], faces: Int[np.ndarray, "m"]) -> list[Int[np.ndarray, "_"]]:
-    """The faces halved at the median of their longest side until no block is larger than it should be."""
-    if len(faces) <= _BLOCK:
-        return [np.sort(faces)]
-    side = int(np.ptp(centers[faces], axis=0).argmax())
-    middle = len(faces) // 2
-    order = faces[np.argpartition(centers[faces, side], middle)]
-    return _blocks(centers, order[:middle]) + _blocks(centers, order[middle:])
-
-
-def _packed(
-    xatlas: Any, flat: Float[np.ndarray, "v 2"], faces: Int[np.ndarray, "f 3"], size: int, padding: int
-) -> tuple[Float[np.ndarray, "v 2"], int]:
-    """The charts at the largest scale found at which they fit; places in [0, 1]^2, and the number of charts.
+def _packed(xatlas: Any, charts: Charts, size: int, padding: int) -> Float[np.ndarray, "v 2"]:
+    """The charts at the largest scale found at which they fit: places in [0, 1]^2.
 
     The side of a packing grows about linearly with the scale, from what the padding alone takes: two packings tell
     the scale of the next.
     """
+    flat, faces = charts.flat, charts.faces
     a, b, c = (flat[faces[:, i]] for i in range(3))
     area = 0.5 * np.abs(np.cross(_space(b - a), _space(c - a))[:, 2]).sum()
     scale = 0.75 * size / max(float(np.sqrt(area)), 1e-12)
@@ -115,7 +73,8 @@ def _packed(
     best: tuple[float, Any] | None = None
     for _ in range(_PACKINGS):
         atlas = xatlas.Atlas()
-        atlas.add_uv_mesh(flat.astype(np.float32), faces.astype(np.uint32))
+        # Charts may touch before they are packed: as materials they stay apart.
+        atlas.add_uv_mesh(flat.astype(np.float32), faces.astype(np.uint32), charts.chart.astype(np.uint32)[:, None])
         options = xatlas.PackOptions()
         options.texels_per_unit, options.resolution, options.padding = scale, 0, padding
         atlas.generate(xatlas.ChartOptions(), options)
@@ -135,7 +94,29 @@ def _packed(
     origin, _, uv = atlas.get_mesh(0)
     placed = np.zeros((len(flat), 2))
     placed[origin] = uv * np.array([atlas.width, atlas.height]) / size
-    return placed, int(atlas.chart_count)
+    lost = np.zeros(len(flat), bool)
+    lost[origin] = np.asarray(atlas.get_mesh_vertex_assignment(0)[0]) != 0
+    _place_lost(placed, lost, charts)
+    return placed
+
+
+def _place_lost(placed: Float[np.ndarray, "v 2"], lost: Bool[np.ndarray, "v"], charts: Charts) -> None:
+    """Places vertices of faces without area, which xatlas leaves out, as it placed the rest of their charts.
+
+    It turns, shifts and scales a chart: an affine map, found by least squares. A chart of such faces alone is a point.
+    """
+    owner = np.empty(len(placed), np.int64)
+    owner[charts.faces.reshape(-1)] = np.repeat(charts.chart, 3)
+    for chart in np.unique(owner[lost]):
+        mine = owner == chart
+        known, unknown = np.flatnonzero(mine & ~lost), np.flatnonzero(mine & lost)
+        if len(known) == 0:
+            placed[unknown] = 0
+            continue
+        at = charts.flat[known].mean(axis=0)
+        design = np.column_stack([charts.flat[known] - at, np.ones(len(known))])
+        moved, *_ = np.linalg.lstsq(design, placed[known], rcond=None)
+        placed[unknown] = np.column_stack([charts.flat[unknown] - at, np.ones(len(unknown))]) @ moved
 
 
 def _next_scale(tried: list[tuple[float, int]], size: int) -> float:
@@ -159,5 +140,5 @@ def _import_xatlas() -> Any:
     try:
         import xatlas
     except ImportError:
-        raise UserError("a texture's charts are made by xatlas: pip install 'recon3d[mesh]'") from None
+        raise UserError("a texture's charts are packed by xatlas: pip install 'recon3d[mesh]'") from None
     return xatlas

@@ -8,7 +8,7 @@ mipmaps see no background.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,13 @@ from jaxtyping import Float, Int, UInt8
 
 from recon3d.errors import UserError
 from recon3d.export.atlas import unwrap
+from recon3d.export.raster import cells_under, weights_at
 
 SurfaceColor = Callable[[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]], Float[np.ndarray, "n 3"]]
 """World points and unit normals to rgb in [0, 1], coded as in the photographs (sRGB)."""
 
 SMALLEST, LARGEST = 16, 8192
 _REACH = 1.5  # texels: bilinear sampling at a chart's border reads centres up to sqrt(2) outside it
-_PAIRS = 2**21  # (face, texel) pairs that are looked at together
 _TEXELS = 2**18  # texels that are coloured together
 _NOBODY = np.iinfo(np.uint64).max
 
@@ -93,7 +93,7 @@ def texture(
     for start in range(0, len(texel), _TEXELS):
         some = slice(start, start + _TEXELS)
         mesh_corners = atlas.source[atlas.faces[face[texel[some]]]]
-        weights = _weights(_centers(texel[some], size), place[atlas.faces[face[texel[some]]]])
+        weights, _ = weights_at(_centers(texel[some], size), place[atlas.faces[face[texel[some]]]])
         points = np.einsum("nk,nkd->nd", weights, vertices[mesh_corners].astype(np.float64))
         normal = np.einsum("nk,nkd->nd", weights, normals[mesh_corners].astype(np.float64))
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
@@ -119,76 +119,18 @@ def nearest_faces(
     within ``reach`` texels. ``place``: (column, row) coordinates in texels, row downwards."""
     owner = np.full(size * size, _NOBODY, np.uint64)
     corners = place[faces]
-    for face, texel in _candidates(corners, size, reach):
-        distance = _distances(_centers(texel, size), corners[face])
+    extent = np.full((len(faces), 2), size)
+    for face, column, row in cells_under(corners, extent, reach):
+        _, distance = weights_at(np.stack([column, row], axis=1) + 0.5, corners[face])
         near = distance <= reach
         # Distances are not negative, so their bits sort as they do; of equal ones the face of lower number wins.
         key = distance[near].astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
-        np.minimum.at(owner, texel[near], key | face[near].astype(np.uint64))
+        np.minimum.at(owner, (row * size + column)[near], key | face[near].astype(np.uint64))
     return np.where(owner == _NOBODY, -1, (owner & np.uint64(0xFFFFFFFF)).astype(np.int64))
-
-
-def _candidates(
-    corners: Float[np.ndarray, "f 3 2"], size: int, reach: float
-) -> Iterator[tuple[Int[np.ndarray, "p"], Int[np.ndarray, "p"]]]:
-    """Faces, each with the texels whose centre lies in its bounding box or within ``reach`` of it, in portions."""
-    first = np.clip(np.ceil(corners.min(axis=1) - reach - 0.5), 0, size).astype(np.int64)
-    last = np.clip(np.floor(corners.max(axis=1) + reach - 0.5), -1, size - 1).astype(np.int64)
-    extent = np.maximum(last - first + 1, 0)
-    count = extent.prod(axis=1)
-    ends = np.cumsum(count)
-    start = 0
-    while start < len(count):
-        done = ends[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(ends, done + _PAIRS, side="right")))
-        face = np.repeat(np.arange(start, stop), count[start:stop])
-        within = np.arange(len(face)) - np.repeat(ends[start:stop] - count[start:stop] - done, count[start:stop])
-        row, column = np.divmod(within, extent[face, 0])
-        yield face, (first[face, 1] + row) * size + first[face, 0] + column
-        start = stop
 
 
 def _centers(texel: Int[np.ndarray, "n"], size: int) -> Float[np.ndarray, "n 2"]:
     return np.stack([texel % size, texel // size], axis=1) + 0.5
-
-
-def _distances(points: Float[np.ndarray, "n 2"], corners: Float[np.ndarray, "n 3 2"]) -> Float[np.ndarray, "n"]:
-    """Distance of each point to its triangle, 0 inside."""
-    sides, _, squares = zip(*_sides(points, corners))
-    inside = (np.minimum.reduce(sides) >= 0) | (np.maximum.reduce(sides) <= 0)
-    # A triangle without area has no inside: all its sides are 0 along its line.
-    inside &= np.abs(sum(sides)) > 0
-    return np.where(inside, 0.0, np.sqrt(np.minimum.reduce(squares)))
-
-
-def _weights(points: Float[np.ndarray, "n 2"], corners: Float[np.ndarray, "n 3 2"]) -> Float[np.ndarray, "n 3"]:
-    """Weights of the corners at the point of the triangle that is nearest to each point."""
-    weights = np.zeros((len(points), 3))
-    nearest = np.full(len(points), np.inf)
-    areas = np.empty((len(points), 3))
-    for k, (side, share, square) in enumerate(_sides(points, corners)):
-        areas[:, k - 1] = side  # twice the area between the point and the side opposite to corner k - 1
-        closer = square < nearest
-        nearest[closer] = square[closer]
-        weights[closer] = 0
-        weights[closer, k], weights[closer, (k + 1) % 3] = 1 - share[closer], share[closer]
-    total = areas.sum(axis=1)
-    inside = ((areas >= 0).all(axis=1) | (areas <= 0).all(axis=1)) & (total != 0)
-    weights[inside] = areas[inside] / total[inside, None]
-    return weights
-
-
-def _sides(
-    points: Float[np.ndarray, "n 2"], corners: Float[np.ndarray, "n 3 2"]
-) -> Iterator[tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"], Float[np.ndarray, "n"]]]:
-    """For each side of the triangles, from corner k to k + 1: on which hand of it the point lies (twice the area that
-    they span), and of the side's nearest point the share of the way along it and the squared distance."""
-    for k in range(3):
-        ax, ay = corners[:, k].T
-        x, y = (corners[:, (k + 1) % 3] - corners[:, k]).T
-        px, py = points[:, 0] - ax, points[:, 1] - ay
-        share = np.clip((px * x + py * y) / np.maximum(x * x + y * y, 1e-30), 0, 1)
-        yield x * py - y * px, share, np.square(px - share * x) + np.square(py - share * y)
 
 
 def _areas(corners: Float[np.ndarray, "f 3 2"]) -> Float[np.ndarray, "f"]:

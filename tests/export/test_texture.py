@@ -130,16 +130,6 @@ def test_a_face_without_area_takes_no_texels_and_does_no_harm() -> None:
     assert np.isfinite(baked(mesh, 128).uv).all()
 
 
-def test_a_block_of_faces_is_as_good_as_another(monkeypatch) -> None:
-    from recon3d.export import atlas
-
-    monkeypatch.setattr(atlas, "_BLOCK", 100)
-    result = baked(ball())
-    points, uv = on_faces(result.vertices, result.faces, result.uv)
-    assert np.abs(sampled(result.image, uv) - by_place(points, None)).max() < 0.02
-    np.testing.assert_array_equal(result.source[result.faces], ball().faces)
-
-
 def test_the_colour_function_is_asked_at_the_surface_with_unit_normals(textured: Textured) -> None:
     def color(points, normals):
         outward = points - AWAY
