@@ -53,6 +53,36 @@ def test_a_ball_of_fog():
     torch.testing.assert_close(rendering.opacity, 1 - torch.exp(-density * chord), atol=5e-3, rtol=0)
 
 
+@pytest.mark.parametrize("density", [0.1, 1.0, 4.0, 100.0])
+def test_half_the_light_is_gone_where_the_fog_is_ln_2_deep(density):
+    rays = towards_cube()
+    near, far = intersect_unit_cube(rays)
+    depth, opacity = VolumeRenderer(FINE).half_light(Uniform(density), rays)
+    reached = density * (far - near) > math.log(2)
+    assert bool(reached.any()) == (density > 0.2)
+    wanted = torch.where(reached, near + math.log(2) / density, 0.0)
+    torch.testing.assert_close(depth, wanted, atol=2e-3, rtol=0)  # a step is 1.7e-3
+    torch.testing.assert_close(opacity, 1 - torch.exp(-density * (far - near)), atol=3e-3, rtol=0)
+
+
+def test_half_light_does_not_float_between_a_thin_veil_and_what_is_behind_it():
+    def veil_or_wall(x):
+        return (x[:, 2] < -0.5) | ((x[:, 2] > 0.5) & (x[:, 2] < 0.51))
+
+    rays = straight((0.0, 0.0), (0.3, 0.2))
+    rendering = VolumeRenderer(FINE)(Uniform(30.0, veil_or_wall), rays)  # the veil takes a quarter of the light
+    assert 2.6 < float(rendering.depth.min() / rendering.opacity.min()) < 3.4
+    depth, _ = VolumeRenderer(FINE).half_light(Uniform(30.0, veil_or_wall), rays)
+    torch.testing.assert_close(depth, torch.full((2,), 3.5 + (math.log(2) - 0.3) / 30), atol=5e-3, rtol=0)
+
+
+def test_rays_past_everything_have_no_half_light():
+    rays = straight((0.0, 0.0), (5.0, 0.0), (0.9, 0.9))
+    depth, opacity = VolumeRenderer(FINE).half_light(Uniform(50.0, in_ball(0.5)), rays)
+    assert (depth[1:].tolist(), opacity[1:].tolist()) == ([0, 0], [0, 0])
+    assert float(depth[0]) == pytest.approx(2.5 + math.log(2) / 50, abs=2e-3)
+
+
 @pytest.mark.parametrize("jitter", [0.0, 0.3, 0.99])
 def test_jitter_moves_the_samples_not_the_answer(jitter):
     rays = towards_cube()
