@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from recon3d.config import load_preset, preset_names
+from recon3d.config import ShapeConfig, load_preset, preset_names
+from recon3d.config.shapes import ImplicitConfig
 from recon3d.config.signals import PLAIN_ADAM, SignalConfig
 
 PUBLISHED = {
@@ -51,3 +52,22 @@ def test_what_differs():
     assert config("audio_spder").field.spder.damping == "arctan"
     assert config("video_spder").field.width == 1024
     assert {"image", "image_hash", "video"} <= set(preset_names())
+
+
+def test_shapes():
+    """Of papers: SIREN's terms and points, WIRE's frequencies, loss and fall of the rate."""
+
+    def shape(name):
+        made = load_preset(name).config("cpu", Path("data")).resolved()
+        assert isinstance(made, ShapeConfig)
+        return made
+
+    siren, wire = shape("shape_siren"), shape("shape_wire")
+    assert (siren.supervision, siren.field.network, siren.field.siren.omega) == ("oriented_points", "siren", 30.0)
+    assert siren.implicit == ImplicitConfig() and siren.optimizer.learning_rate == 1e-4
+    assert (wire.supervision, wire.loss) == ("occupancy", "mse")
+    assert (wire.field.wire.omega, wire.field.wire.scale, wire.field.width, wire.field.depth) == (10.0, 40.0, 256, 2)
+    assert (wire.optimizer.learning_rate, wire.optimizer.final_share) == (5e-3, 0.2)
+    assert (shape("shape").supervision, shape("shape").loss) == ("sdf", "mape")
+    assert (shape("shape_hash").supervision, shape("shape_hash").loss) == ("occupancy", "bce")
+    assert (shape("shape_sl2a").field.network, shape("shape_sl2a").precision) == ("fusion", "float32")
