@@ -8,7 +8,7 @@ from typing import Any
 from recon3d.errors import UserError
 
 KINDS = {
-    "mesh": "the surface of a radiance field",
+    "mesh": "the surface of a radiance field, a field of distances or of occupancy",
     "pointcloud": "points of the surface with normals and colours",
     "volume": "the density, signed distance or occupancy of a field on a grid",
     "signal": "an image, a sound or a video as the weights of its field",
