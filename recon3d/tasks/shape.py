@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 CELLS = 64
 """Cells a side of the grid that remembers where the surface is."""
-GLIMPSE = 64
-"""Samples a side of what networks that want to see the data are shown."""
 CHUNK = 2**16
 """Points evaluated at once."""
 FAR = 0.05
@@ -90,6 +88,8 @@ class ShapeTask(nn.Module):
         self.truth: Truth | None = None
         self.pool: Pool | None = None
         self._true_picture: np.ndarray | None = None
+        self._found: dict[str, Any] = {}  # what was found out about the field as it is
+        self.register_load_state_dict_post_hook(lambda task, keys: self._found.clear())
         self.chunk = config.chunk or CHUNK
         if config.supervision == "occupancy":
             self._loss = head.occupancy_loss("mse" if config.loss == "mse" else "bce")
@@ -143,6 +143,7 @@ class ShapeTask(nn.Module):
 
     def training_step(self, step: int, backward: Callable[[Tensor], None]) -> StepResult:
         assert self.truth is not None, "training needs use_training_data first"
+        self._found.clear()
         # Seeded anew at every step: a resumed run draws what an uninterrupted one would have drawn.
         self.generator.manual_seed(self.config.seed * 1_000_003 + step)
         terms, scalars = self._sampled(step, backward) if self.config.is_measured else self._implicit(step, backward)
@@ -269,9 +270,11 @@ class ShapeTask(nn.Module):
             return None
         if self.config.is_measured:
             return SLOPE_MARGIN * max(1.0, float(self.slope))
-        generator = torch.Generator(device=self.device).manual_seed(0)
-        slopes = self.field.gradient(uniform_points(SLOPE_POINTS, generator, self.device))[:, 0].detach()
-        return SLOPE_MARGIN * max(1.0, float(torch.linalg.vector_norm(slopes, dim=1).max()))
+        if "slope" not in self._found:
+            generator = torch.Generator(device=self.device).manual_seed(0)
+            slopes = self.field.gradient(uniform_points(SLOPE_POINTS, generator, self.device))[:, 0].detach()
+            self._found["slope"] = SLOPE_MARGIN * max(1.0, float(torch.linalg.vector_norm(slopes, dim=1).max()))
+        return self._found["slope"]
 
     @property
     def occupied(self) -> Bool[Tensor, "r r r"] | None:
@@ -279,7 +282,9 @@ class ShapeTask(nn.Module):
         (everywhere) for distance runs, whose values tell."""
         if self.config.is_distance:
             return None
-        return self.near_surface | grown(self.values_on((CELLS, CELLS, CELLS)) > 0)
+        if "occupied" not in self._found:
+            self._found["occupied"] = self.near_surface | grown(self.values_on((CELLS, CELLS, CELLS)) > 0)
+        return self._found["occupied"]
 
     @torch.no_grad()
     def values_on(self, grid: tuple[int, ...]) -> Float[Tensor, "*grid"]:

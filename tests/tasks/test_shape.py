@@ -226,6 +226,20 @@ def test_unsigned_shapes_are_shells(ball, tmp_path):
     assert bool(inside.any())
 
 
+def test_what_was_found_out_is_of_the_field_as_it_is(ball):
+    task = make(config(ball, "occupancy"))
+    torch.nn.init.constant_(task.field.network.layers[-1].weight, 0.0)
+    before = task.occupied
+    assert bool(before.any()) and task.occupied is before
+    task.load_state_dict({**task.state_dict(), "near_surface": torch.zeros_like(before)})
+    assert not bool(task.occupied.any())
+    task.training_step(0, lambda loss: None)
+    torch.nn.init.constant_(task.field.encoder.table, 1.0)
+    torch.nn.init.constant_(task.field.network.layers[0].weight, 1.0)
+    torch.nn.init.constant_(task.field.network.layers[-1].weight, 1.0)
+    assert bool(task.occupied.all())
+
+
 # --- runs ---
 
 
