@@ -169,14 +169,21 @@ class SidecarConfig:
             "axis_column and axis_offset are both given; give one of them",
         )
         if self.kind is not None:
-            default = {f.name: f.default for f in fields(self)}
-            misplaced = [name for name in _GEOMETRY - _TAKEN[self.kind] if getattr(self, name) != default[name]]
+            misplaced = [name for name in _GEOMETRY - _TAKEN[self.kind] if self._is_told(name)]
             require(
                 not misplaced, f"kind {self.kind} takes no {', '.join(sorted(misplaced))}; remove it or change the kind"
             )
         if self.axes is not None:
             complete = sorted(self.axes) in (["angles", "columns"], ["angles", "columns", "rows"])
             require(complete, f"axes {list(self.axes)}; give angles, columns and, of a flat detector, rows, each once")
+
+    @property
+    def tells_geometry(self) -> bool:
+        """Whether anything of the scanner's geometry is told."""
+        return any(self._is_told(name) for name in {"kind", "angles", "pixel_pitch"} | _GEOMETRY)
+
+    def _is_told(self, name: str) -> bool:
+        return bool(getattr(self, name) != next(f.default for f in fields(self) if f.name == name))
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def read_scan(path: Path, *, geometry: Path | None = None, raw: bool = False) ->
         UserError: no such file, an unknown or damaged format, no angles, or a geometry that does not fit.
     """
     require(path.exists(), f"{path}: no such file or folder; give the path of a scan")
-    scan = load_scan(path) if geometry is None and is_scan(path) else _read(path, geometry)
+    scan = _read(path, geometry)
     return scan if raw else to_line_integrals(scan)
 
 
@@ -80,6 +80,12 @@ def _mean_frame(path: Path) -> np.ndarray:
     return mean_frame(np.asarray(_module("tiff").open_stack(path)))
 
 
+def _read_own(path: Path, told: SidecarConfig) -> Found:
+    scan = load_scan(path)
+    known = SidecarConfig(quantity=scan.quantity, counts=scan.counts)
+    return Found(scan.projections, known, scan.flat, scan.dark, scan.geometry, scan.grid, scan.notes)
+
+
 def _reader(path: Path, told: SidecarConfig) -> Callable[[Path, SidecarConfig], Found]:
     """The ``read`` of the module for this file.
 
@@ -88,6 +94,8 @@ def _reader(path: Path, told: SidecarConfig) -> Callable[[Path, SidecarConfig], 
     """
     if path.is_dir():
         return _module("tiff").read
+    if is_scan(path):
+        return _read_own
     name = path.name.lower()
     try:
         with path.open("rb") as file:

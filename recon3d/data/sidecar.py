@@ -39,8 +39,7 @@ class Found:
         stack: (A, rows, columns), or with the axes that ``told.axes`` names, two or three of them.
         told: what the file tells about itself.
         flat, dark: (rows, columns) averaged frames.
-        geometry: the whole geometry, of files that have it; ``told`` is then left aside.
-        grid: the volume, of files that have it.
+        geometry, grid: of files that have them whole; a sidecar that tells of the geometry stands above both.
         notes: what was assumed.
     """
 
@@ -111,18 +110,17 @@ def assemble(found: Found, told: SidecarConfig, path: Path) -> Scan:
     """
     stack = _in_order(found.stack, told, path)
     notes = list(found.notes)
-    geometry = found.geometry
-    if geometry is None:
-        geometry = _geometry(told, stack, path, notes)
+    geometry, grid = found.geometry, found.grid
+    if geometry is None or told.tells_geometry:
+        geometry, grid = _geometry(told, stack, path, notes), None
     if told.quantity is not None:
         quantity = told.quantity
     else:
         quantity = "counts" if found.flat is not None else "line_integrals"
-    grid = _grid(told, found.grid or default_grid(geometry))
     return Scan(
         stack,
         geometry,
-        grid,
+        _grid(told, grid or default_grid(geometry)),
         counts=told.counts,
         path=path,
         notes=tuple(notes),

@@ -124,7 +124,15 @@ def test_vectors_of_any_geometry(tmp_path):
 def test_our_own_file(tmp_path):
     scan = parallel_scan()
     scan.save(tmp_path / "s.npz")
-    np.testing.assert_array_equal(read_scan(tmp_path / "s.npz").projections, scan.projections)
+    back = read_scan(tmp_path / "s.npz")
+    np.testing.assert_array_equal(back.projections, scan.projections)
+    assert back.grid == scan.grid and torch.equal(back.geometry.vectors, scan.geometry.vectors)
+    sidecar(tmp_path / "s.yaml", volume={"shape": [3, 8, 8]}, counts=1e4)
+    back = read_scan(tmp_path / "s.npz")
+    assert back.grid.shape == (3, 8, 8) and back.grid.spacing == scan.grid.spacing and back.counts == 1e4
+    assert torch.equal(back.geometry.vectors, scan.geometry.vectors)
+    sidecar(tmp_path / "s.yaml", angles=HALF_TURN, pixel_pitch=0.25)
+    assert read_scan(tmp_path / "s.npz").grid.spacing[0] == 0.25
 
 
 @pytest.mark.parametrize(
