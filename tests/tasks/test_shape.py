@@ -332,3 +332,20 @@ def test_samples_that_cannot_be(values):
         SampleConfig(**values)
     with pytest.raises(UserError, match=r"implicit\.normal"):
         ImplicitConfig(normal=-1.0)
+
+
+# --- a real scan ---
+
+
+def test_a_scan_of_many_parts(shared_data, tmp_path):
+    """Armadillo, 100k faces: closed as it comes, and most of it is there after some seconds."""
+    data = shared_data / "shapes" / "armadillo.obj"
+    report = read_shape(data).report
+    assert (report.faces, report.watertight, report.cleaned()) == (99_976, True, None)
+    grid = HashGridConfig(levels=8, log2_size=15, coarsest=8, finest=160)
+    field = FieldConfig(encoder=("hash_grid",), network="relu", width=32, depth=2, hash_grid=grid)
+    samples = SampleConfig(near=0.7, scales=(0.02, 0.004), pool=2**17, passes=4)
+    task, _ = trained(
+        config(data, "occupancy", field, steps=60, batch=8192, chunk=8192, samples=samples, preview_every=100), tmp_path
+    )
+    assert iou(task, 64) > 0.96
