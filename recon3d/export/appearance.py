@@ -46,12 +46,6 @@ class SeenColor:
         if best < 1:
             raise ValueError(f"best is {best}: at least one camera")
         self.color_fn, self.cameras, self.visible, self.best = color_fn, cameras, visible, best
-        self.points = self.unseen = 0
-
-    @property
-    def unseen_share(self) -> float:
-        """Share of the points asked for so far that no camera sees."""
-        return self.unseen / max(self.points, 1)
 
     @torch.no_grad()
     def __call__(self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
@@ -68,8 +62,6 @@ class SeenColor:
         weights = torch.zeros_like(points[:, 0]).index_add_(0, point, weight)
         result = total / weights.clamp_min(1e-12)[:, None]
         unseen = weights == 0
-        self.points += len(points)
-        self.unseen += int(unseen.sum())
         if bool(unseen.any()):
             result[unseen] = self.color_fn(points[unseen], -normals[unseen]).float()
         return result.clamp(0, 1)
@@ -143,15 +135,3 @@ def field_cameras(cameras: Cameras, normalizer: Normalizer) -> Cameras:
     poses = cameras.poses.clone()
     poses[:, :3, 3] = normalizer.to_field(poses[:, :3, 3])
     return replace(cameras, poses=poses)
-
-
-def world_colors(
-    colors: SeenColor, normalizer: Normalizer, device: torch.device | str
-) -> Callable[[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]], Float[np.ndarray, "n 3"]]:
-    """``colors`` for arrays of world points and unit normals: what :func:`recon3d.export.texture.texture` asks."""
-
-    def of(points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-        inside = normalizer.to_field(torch.from_numpy(points).double()).float().to(device)
-        return colors(inside, torch.from_numpy(normals).float().to(device)).cpu().numpy()
-
-    return of

@@ -191,6 +191,43 @@ def test_video(trained, toy, tmp_path):
     assert frames.std() > 5
 
 
+def test_the_mesh_beside_the_field(trained, exported, toy, tmp_path):
+    """Held-out views: photograph, field, mesh; each of the three shows the same toy."""
+    assert figures(exported)
+    options = ["--path", "test", "--mesh", "--output", tmp_path / "views", *LOOK]
+    made = succeed("render", trained.path, *options)
+    assert (made["frames"], made["size"]) == (TOY["test"], TOY["size"])
+    names = sorted(path.name for path in (tmp_path / "views").iterdir())
+    assert names == [f"{index:03d}.png" for index in range(TOY["test"])]
+    sheet = iio.imread(tmp_path / "views" / "000.png") / 255
+    photograph, field, mesh = np.split(sheet, 3, axis=1)
+    assert -10 * math.log10(np.square(field - photograph).mean()) > PSNR_FLOOR - 3
+    assert -10 * math.log10(np.square(mesh - photograph).mean()) > 18  # measured 21: 96 cells a side
+    assert [path.name for path in tmp_path.iterdir()] == ["views"]
+
+
+def test_turntable(trained, exported, tmp_path):
+    assert figures(exported)
+    options = ["--turntable", "--frames", "2", "--size", "32", *LOOK]
+    made = succeed("render", trained.path, *options, "--output", tmp_path / "t.mp4")
+    frames = iio.imread(made["video"], plugin="FFMPEG")
+    assert frames.shape == (2, 32, 32, 3)
+    assert np.abs(frames[0].astype(float) - frames[1]).mean() > 2
+    made = succeed("render", trained.path, *options, "--look", "shaded", "--output", tmp_path / "grey")
+    grey = iio.imread(Path(made["folder"]) / "000.png").astype(float)
+    assert np.ptp(grey, axis=2).max() < 30  # no colours
+    assert grey.std() > 15
+
+
+def test_what_render_refuses(trained, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(trained.path, path, ignore=shutil.ignore_patterns("exports"))
+    refused_at_once(run("render", path, "--mesh", *LOOK), path, "export mesh")
+    refused_at_once(run("render", path, "--turntable", "--mesh", tmp_path / "no.ply", *LOOK), "no.ply", "no such")
+    refused_at_once(run("render", path, "--output", tmp_path / "a.gif", *LOOK), "a.gif", ".mp4")
+    refused_at_once(run("render", path, "--path", "test", "--size", "20", *LOOK), "--size")
+
+
 # --- what is said, and where ---
 
 
