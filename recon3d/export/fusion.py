@@ -9,7 +9,8 @@ the point lies farther than the truncation behind what they saw do not vote. The
 Two ways to take it:
 
 - :func:`fused_surface` asks all views at any point. Where fewer than ``min_views`` vote, the point is outside if any
-  view sees through it, and inside if none does, so the surface is closed: what no camera saw is solid.
+  view sees through it, and inside if none does, so the surface is closed: what no camera saw is solid, as far as the
+  occupancy grid has something there or encloses it.
 - :func:`fuse` keeps the votes in voxels near the surface (open3d's VoxelBlockGrid; Niessner et al., "Real-time 3D
   reconstruction at scale using voxel hashing", 2013). The surface is open where no camera looked.
 
@@ -131,20 +132,29 @@ def fused_surface(
 ) -> LevelSet:
     """The closed surface of the mean vote of all ``views``, for :func:`recon3d.export.mesh.extract`.
 
-    ``active``: the cells over [-1, 1]^3 that may have something in them (the occupancy grid); they are dilated by one
-    cell, and what they enclose is searched too. ``truncation`` in world units, see :func:`truncation_for`. The values
-    are distances in units of the truncation, cut to -1..1, positive inside. Memory: the depth images.
+    ``active``: the cells over [-1, 1]^3 that may have something in them (the occupancy grid). What they enclose is
+    searched too, and one more cell around; there, what no camera saw is empty. ``truncation`` in world units, see
+    :func:`truncation_for`. The values are distances in units of the truncation, cut to -1..1, positive inside.
+    Memory: the depth images.
     """
     from scipy import ndimage
 
-    cells = ndimage.binary_fill_holes(ndimage.binary_dilation(active, np.ones((3, 3, 3))))
-    votes = _votes(views, normalizer, truncation, min_views, torch.device(device))
+    filled = ndimage.binary_fill_holes(active)
+    cells = ndimage.binary_dilation(filled, np.ones((3, 3, 3)))
+    unseen = torch.from_numpy(np.where(filled, np.float32(-1.0), np.float32(1.0))).to(device)
+    votes = _votes(views, normalizer, truncation, min_views, unseen)
     return LevelSet(votes, 0.0, cells, color_fn=color_fn, quantity="fused distance")
 
 
 def _votes(
-    views: Sequence[DepthView], normalizer: Normalizer, truncation: float, min_views: int, device: torch.device
+    views: Sequence[DepthView],
+    normalizer: Normalizer,
+    truncation: float,
+    min_views: int,
+    unseen: Float[Tensor, "r r r"],
 ) -> ValueFn:
+    """Minus the mean vote at points in field coordinates; ``unseen``: the vote where no view has one, cell by cell."""
+    device, cells = unseen.device, unseen.shape[0]
     seen = [
         (
             torch.from_numpy(np.ascontiguousarray(view.depth, np.float32)).to(device),
@@ -170,7 +180,8 @@ def _votes(
             count += votes
             through |= within & met.isinf()
         mean = total / count.clamp_min(1)
-        return -torch.where(count >= min_views, mean, torch.where(through | (mean > 0), 1.0, -1.0))
+        x, y, z = ((points + 1) * (0.5 * cells)).long().clamp(0, cells - 1).unbind(-1)
+        return -torch.where(count >= min_views, mean, torch.where(through, 1.0, unseen[x, y, z]))
 
     return inside
 
