@@ -152,7 +152,10 @@ def _read_tiff(path: Path, key: str | None) -> Volume:
 
     stack = np.asarray(tiff.open_stack(path))
     first = tiff.files_in(path)[0] if path.is_dir() else path
-    spacing, origin = _tiff_place(first)
+    try:
+        spacing, origin = _tiff_place(first)
+    except tiff.DAMAGE as error:
+        raise _damaged(first, error) from error
     return _volume(stack, path, spacing, origin)
 
 
@@ -168,7 +171,7 @@ def _tiff_place(path: Path) -> tuple[tuple[float, ...] | None, tuple[float, ...]
         across = [_ratio(tags[name].value) for name in ("XResolution", "YResolution") if name in tags]
     if isinstance(told.get("mm"), str):
         place = json.loads(told["mm"])
-        return tuple(place["spacing"]), tuple(place["origin"])
+        return tuple(map(float, place["spacing"])), tuple(map(float, place["origin"]))
     scale = {"mm": 1.0, "micron": 1e-3, "um": 1e-3, "\\u00B5m": 1e-3, "µm": 1e-3, "cm": 10.0}.get(str(told.get("unit")))
     if scale is None or len(across) != 2 or min(across) <= 0:
         return None, None
@@ -196,7 +199,10 @@ def _read_nifti(path: Path, key: str | None) -> Volume:
     try:
         image = nibabel.as_closest_canonical(nibabel.load(path))
         values = np.asarray(image.dataobj, np.float32)
-    except (OSError, ValueError, EOFError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+    except (
+        *(OSError, ValueError, EOFError, OverflowError, TypeError, MemoryError, zlib.error),
+        *(nibabel.filebasedimages.ImageFileError, nibabel.orientations.OrientationError),
+    ) as error:
         raise _damaged(path, error) from error
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,17 @@ from recon3d.data.stacks import LazyStack
 from recon3d.errors import UserError, require
 
 _ENDS = (".tif", ".tiff")
+DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 
 
 def read(path: Path, told: SidecarConfig) -> Found:
@@ -61,10 +74,10 @@ def _pages_of(path: Path) -> LazyStack:
             contiguous = file.series[0] if pages == 1 or len(file.series) == 1 else None
             shape = None if contiguous is None else tuple(contiguous.shape)
             mappable = contiguous is not None and contiguous.dataoffset is not None and len(shape or ()) == 3
-    except (OSError, ValueError, IndexError, tifffile.TiffFileError) as error:
+        mapped = tifffile.memmap(path, mode="r") if mappable else None
+    except DAMAGE as error:
         raise UserError(f"{path}: cannot read the TIFF ({' '.join(str(error).split())})") from error
-    if mappable:  # e.g. ImageJ's stacks, which may have one page and thousands of frames behind it
-        mapped = tifffile.memmap(path, mode="r")
+    if mapped is not None:  # e.g. ImageJ's stacks, which may have one page and thousands of frames behind it
         rows, columns = mapped.shape[1:]
         return LazyStack((len(mapped), rows, columns), lambda v, r, c: mapped[v][:, r, c])
     rows, columns = _page_shape(path)
@@ -90,7 +103,7 @@ def _read_pages(
                 if values.ndim != 2:
                     raise ValueError(f"shape {values.shape}; give rows and columns, no colours")
                 parts.append(values[part])
-    except (OSError, ValueError, IndexError, KeyError, tifffile.TiffFileError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path}: cannot read page {index} of the TIFF ({' '.join(str(error).split())})") from error
     return parts
 
