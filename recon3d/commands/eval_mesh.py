@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +55,7 @@ def main(args: list[str]) -> dict[str, Any]:
     from recon3d.export.meshfiles import write_mesh
     from recon3d.metrics.mesh import compare_meshes
     from recon3d.metrics.mesh_topology import topology, volume_iou, welded
+    from recon3d.training.checkpoints import write_atomic
 
     meshes = [read_surface(path) for path in (options.mesh, options.reference)]
     mesh, reference = meshes
@@ -81,7 +81,8 @@ def main(args: list[str]) -> dict[str, Any]:
         "error_range": [0.0, brightest],
         "largest_vertex_error": float(distance.max()),
     }
-    written = _write_json(folder / "mesh_metrics.json", figures)
+    written = folder / "mesh_metrics.json"
+    write_atomic(written, (json.dumps(figures, indent=2) + "\n").encode())
     print(_told(figures, [score.threshold for score in scores.thresholds]))
     print(
         f"written: {written}, {files[0]} (viridis, 0 to {brightest:.4g}, which is {options.error_range:g} of B's box)"
@@ -134,13 +135,6 @@ def _colored(mesh: trimesh.Trimesh, share: Float[np.ndarray, "v"]) -> trimesh.Tr
 
     colors = colormaps["viridis"](np.clip(share, 0, 1), bytes=True)
     return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, process=False, validate=False)
-
-
-def _write_json(path: Path, figures: dict[str, Any]) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(figures, indent=2) + "\n")
-    temporary.replace(path)
-    return path
 
 
 def _told(figures: dict[str, Any], thresholds: Sequence[float]) -> str:
