@@ -41,7 +41,7 @@ class Reconstruction:
     """A volume (nz, ny, nx) in 1/mm, and what was chosen for it from the projections: "iterations" or "weight"."""
 
     volume: Float[Tensor, "nz ny nx"]
-    chosen: dict[str, float]
+    chosen: dict[str, int | float]
 
 
 def reconstruct(
@@ -74,7 +74,7 @@ def reconstruct(
         bool(projections.isfinite().all()), "projections that are not finite: mend bad pixels before reconstructing"
     )
     geometry = geometry.to(projections.device)
-    chosen: dict[str, float] = {}
+    chosen: dict[str, int | float] = {}
     if isinstance(options, FbpConfig):
         return Reconstruction(fbp(projections, geometry, grid, options, progress), chosen)
     projector = Projector(geometry, grid)

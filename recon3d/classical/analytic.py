@@ -32,6 +32,8 @@ from recon3d.config.classical import FbpConfig
 from recon3d.errors import require
 from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
 
+_AT_ONCE = 2**18
+"""Voxels, of a layer in some views, that are looked up in one go."""
 _ASKEW = 1e-3
 """How far views may be off the circle: an angle, or a share of the source's distance."""
 
@@ -155,48 +157,47 @@ def _look_up(smooth: Tensor, geometry: ScanGeometry, grid: VolumeGrid, progress:
     x, y, z = (grid.axis(i, device) for i in range(3))
     across = geometry.detector - geometry.source
     distance, length = geometry.source_detector, geometry.u.norm(dim=1)
-    lift = _lift(geometry)
     basis = torch.stack([geometry.u, geometry.v, across], dim=2)
     if geometry.curved:
         basis = torch.stack([geometry.u * (distance / length)[:, None], geometry.v, geometry.middle], dim=2)
     inverse = torch.linalg.inv(basis)
-    for view in range(len(geometry)):
-        source = geometry.source[view]
-        # Coordinates along u, v and the middle ray, as sums of what x, y and z give.
-        m = inverse[view]
-        local = [
-            (m[j, 0] * (x - source[0])).to(dtype) + (m[j, 1] * (y - source[1])).to(dtype)[:, None] for j in range(3)
-        ]
-        rise = [(m[j, 2] * (z - source[2])).to(dtype) for j in range(3)]
-        for layer in range(grid.shape[0]):
-            a, b, c = (local[j] + rise[j][layer] for j in range(3))
+    begin = (inverse * geometry.source[:, None, :]).sum(2)
+    chunk = max(1, _AT_ONCE // (grid.shape[1] * grid.shape[2]))
+    for first in range(0, len(geometry), chunk):
+        views = slice(first, first + chunk)
+        # Coordinates along u, v and the middle ray, (views, 1, 1) wherever they depend on the view only.
+        m, lift = inverse[views, :, :, None, None], _lift(geometry)[views, None, None].to(dtype)
+        scale = (distance / length)[views, None, None].to(dtype)
+        for layer, height in enumerate(z):
+            a, b, c = (
+                (m[:, j, 0] * x + m[:, j, 1] * y[:, None] + m[:, j, 2] * height - begin[views, j, None, None]).to(dtype)
+                for j in range(3)
+            )
             if geometry.curved:
                 radius = torch.hypot(a, c)
-                columns, rows = (
-                    torch.atan2(a, c) * (distance / length)[view].to(dtype),
-                    b / radius - lift[view].to(dtype),
-                )
-                weight = 1 / (radius * distance[view].to(dtype)).square()
+                columns, rows = torch.atan2(a, c) * scale, b / radius - lift
+                weight = 1 / (radius * distance[views, None, None].to(dtype)).square()
             else:
                 columns, rows = a / c, b / c
-                weight = (geometry.source_origin / distance)[view].to(dtype).square() / c.square()
-            volume[layer] += weight * _interpolated(smooth[view], columns, rows)
-        progress(view + 1, len(geometry))
+                weight = ((geometry.source_origin / distance)[views, None, None].to(dtype) / c).square()
+            volume[layer] += (weight * _interpolated(smooth[views], columns, rows)).sum(dim=0)
+        progress(min(first + chunk, len(geometry)), len(geometry))
     return volume
 
 
-def _interpolated(image: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-    """Values of an image (rows, columns) at positions in pixels from its middle, linearly; zero outside."""
-    height, width = image.shape
+def _interpolated(images: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """Values of images (n, rows, columns) at positions (n, h, w) in pixels from their middle; zero outside."""
+    _, height, width = images.shape
     at = columns + (width - 1) / 2
     if height == 1:
+        # One row has no neighbours to interpolate between.
         low = at.floor()
-        share = at - low
         k = low.long()
-        line = torch.nn.functional.pad(image[0], (1, 1))
         inside = (k >= -1) & (k < width)
-        k = (k + 1).clamp(0, width)
-        return torch.where(inside, line[k] * (1 - share) + line[k + 1] * share, 0.0)
+        line = torch.nn.functional.pad(images[:, 0], (1, 1))
+        k = (k + 1).clamp(0, width).flatten(1)
+        below, above = line.gather(1, k).view_as(at), line.gather(1, k + 1).view_as(at)
+        return torch.where(inside, torch.lerp(below, above, at - low), 0.0)
     up = rows + (height - 1) / 2
     where = torch.stack([at * (2 / (width - 1)) - 1, up * (2 / (height - 1)) - 1], dim=-1)
-    return torch.nn.functional.grid_sample(image[None, None], where[None], align_corners=True)[0, 0]
+    return torch.nn.functional.grid_sample(images[:, None], where, align_corners=True)[:, 0]

@@ -22,6 +22,9 @@ from torch import Tensor
 from recon3d.classical.iterative import inverse
 from recon3d.classical.projector import Progress, Projector, silent
 
+RATIO = 3.0
+"""Of the dual variables' steps to the volume's, times the voxels' size: found to converge fastest."""
+
 
 @dataclass
 class State:
@@ -50,9 +53,11 @@ def tv(
         start = State(zero, torch.zeros_like(projections), torch.stack([zero] * len(_axes(zero))))
     volume, ray, slope = start.volume.clone(), start.ray.clone(), start.slope.clone()
     balance = float(column.mean()) / (2 * len(slope))
-    row_step = inverse(projector.lengths(projections)) * rays
-    column_step = 1 / (column + 2 * len(slope) * balance)
-    slope_step = 1 / (2 * balance)
+    # With the length, the steps and so the iterates are the same in all units.
+    ratio = RATIO * min(projector.grid.spacing[:2])
+    row_step = ratio * inverse(projector.lengths(projections)) * rays
+    column_step = 1 / (ratio * (column + 2 * len(slope) * balance))
+    slope_step = ratio / (2 * balance)
     ahead = volume.clone()
     for step in range(iterations):
         ray += row_step * (projector.forward(ahead) - projections)
