@@ -215,8 +215,10 @@ class PreprocessConfig:
     """Replace bright specks (algotom's method): relative threshold, 0.05 to 0.1."""
     rings: Literal["none", "sorting", "filtering", "fitting", "all"] = "none"
     """Remove what would be rings in the volume (Vo et al. 2018, by algotom): from partial ("sorting") to all kinds."""
-    center: Literal["as-is", "search"] | float = "as-is"
-    """Axis of rotation of parallel rays: as the file has it, found by algotom (Vo et al. 2014), or this column."""
+    find_axis: bool = False
+    """Find the detector column that the axis of rotation falls on (parallel rays; Vo et al. 2014, by algotom)."""
+    axis_column: float | None = None
+    """This is the detector column, from 0, that the axis of rotation falls on (parallel rays)."""
     photons: float | None = None
     """Simulate noise: Poisson counts of a beam of so many photons a pixel."""
     peak: float | None = None
@@ -233,6 +235,10 @@ class PreprocessConfig:
         for name in ("rows", "columns"):
             part = getattr(self, name)
             require(part is None or 0 <= part[0] < part[1], f"{name} {part}; give the first and the end, rising")
+        require(
+            not (self.find_axis and self.axis_column is not None),
+            "find_axis and axis_column are both given; give one of them",
+        )
         for name in ("bad_pixels", "zingers", "photons", "peak"):
             value = getattr(self, name)
             require(value is None or value > 0, f"{name} is {value}; give a number above 0")

@@ -158,8 +158,11 @@ def is_scan(path: Path) -> bool:
     """Whether a file is an NPZ that :meth:`Scan.save` wrote."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return f"{_MARK}.npy" in archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return f"{_MARK}.npy" in archive.namelist()
+    except zipfile.BadZipFile:
+        return False
 
 
 def load_scan(path: Path) -> Scan:

@@ -50,7 +50,7 @@ def find_axis_column(scan: Scan, row: int | None = None, low: float | None = Non
     require(
         float(turned[half].max()) + step >= _LEAST_TURN,
         f"{where}the axis is found from half a turn, but the angles span {math.degrees(turned.max()):.4g} degrees; give"
-        " the column (center)",
+        " the column (axis_column)",
     )
     calculation = library("algotom.prep.calculation", f"{where}finding the axis of rotation")
     last, row = geometry.columns - 1, geometry.rows // 2 if row is None else row

@@ -58,10 +58,11 @@ def prepare(scan: Scan, config: PreprocessConfig) -> Scan:
         scan = to_line_integrals(scan, config.least_transmission)
     if config.rings != "none":
         scan = scan_corrections.remove_rings(scan, config.rings)
-    if config.center == "search":
-        scan = recentre(scan, scan_corrections.find_axis_column(scan))
-    elif config.center != "as-is":
-        scan = recentre(scan, float(config.center))
+    if config.find_axis:
+        column = scan_corrections.find_axis_column(scan)
+        scan = recentre(scan, column).noted(f"the axis of rotation was found at column {column:.2f}")
+    elif config.axis_column is not None:
+        scan = recentre(scan, config.axis_column)
     if config.photons is not None:
         scan = add_noise(scan, config.photons, config.electronic_noise, config.peak, config.noise_seed)
     return scan

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -445,6 +446,13 @@ def test_damaged_and_foreign_files(tmp_path, name, content, words):
     with pytest.raises(UserError, match=words) as caught:
         read_scan(tmp_path / name)
     assert "\n" not in str(caught.value) and name.partition(".")[0] in str(caught.value)
+
+
+def test_a_library_that_is_not_here(tmp_path, monkeypatch):
+    path = data_exchange(tmp_path / "s.h5")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(UserError, match=r"HDF5 needs h5py, which is not here: pip install 'recon3d\[ct\]'"):
+        read_scan(path)
 
 
 def test_nothing_there(tmp_path):

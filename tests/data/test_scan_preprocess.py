@@ -67,7 +67,7 @@ def test_views_ranges_and_every():
         ({"rows": (0, 4)}, "rows 0 to 4, but the detector has 3"),
         ({"columns": (3, 99)}, "columns 3 to 99"),
         ({"bin": 64}, "cannot be binned by 64"),
-        ({"center": 40.0}, "axis column 40 is not on the detector"),
+        ({"axis_column": 40.0}, "axis column 40 is not on the detector"),
     ],
 )
 def test_what_does_not_fit_the_scan(options, words):
@@ -86,6 +86,7 @@ def test_a_range_needs_angles():
     "options",
     [
         {"views": 0},
+        {"find_axis": True, "axis_column": 3.0},
         {"every": 0},
         {"bin": 0},
         {"rows": (3, 3)},
@@ -239,20 +240,20 @@ def test_the_axis_of_a_disc_is_found(offset):
     pytest.importorskip("algotom")
     scan = disc_scan(axis=0.0)
     moved = dataclasses.replace(disc_scan(axis=offset), geometry=scan.geometry)
-    found = prepare(moved, PreprocessConfig(center="search"))
+    found = prepare(moved, PreprocessConfig(find_axis=True))
     assert axis_column(found) == pytest.approx(47.5 + offset, abs=0.5)
 
 
 def test_the_axis_needs_half_a_turn():
     pytest.importorskip("algotom")
     with pytest.raises(UserError, match="from half a turn"):
-        prepare(disc_scan(views=90).views(slice(0, 60)), PreprocessConfig(center="search"))
+        prepare(disc_scan(views=90).views(slice(0, 60)), PreprocessConfig(find_axis=True))
 
 
 def test_the_axis_of_a_measured_scan(shared_data):
     pytest.importorskip("algotom")
     raw = read_scan(shared_data / "ct" / "tooth.h5", raw=True)
-    scan = prepare(raw, PreprocessConfig(rows=(0, 1), center="search"))
+    scan = prepare(raw, PreprocessConfig(rows=(0, 1), find_axis=True))
     assert abs(axis_column(scan) - 295.5) < 0.5
 
 
