@@ -23,6 +23,7 @@ COMMANDS = {
     "render": "render a run: a camera path, or an image, a sound, a video at any size or rate",
     "export": "export a mesh, or a signal as a file of weights",
     "decode": "sample a file of weights that export signal wrote",
+    "ct": "reconstruct a scan by FBP, FDK, SIRT, CGLS or total variation: recon3d ct fbp SCAN",
     "data": "make data: the embedded toy scene",
     "bench": "reproduce a paper's table: recon3d bench spder-image",
     "doctor": "what this machine has and what recon3d would use",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from recon3d.commands.opened import RunOptions, opened
-from recon3d.config import NerfConfig, PhotographsConfig, ShapeConfig, SurfaceConfig
+from recon3d.config import CtConfig, NerfConfig, ShapeConfig, SurfaceConfig
 from recon3d.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ExportMesh(RunOptions):
     level: float | None = None
     """Where the surface is. Radiance field: its density, per unit of field length (default: chosen from the field).
     Signed distance: how far out from the field's own surface, in world units (default 0). Occupancy: the probability
-    (default 0.5)."""
+    (default 0.5). CT: attenuation in 1/mm (default: Otsu's threshold)."""
     fill: bool = True
     """Radiance field: count as solid what no training camera can see into."""
     newton: int | None = None
@@ -86,7 +86,7 @@ def main(args: list[str]) -> dict[str, Any]:
         check_size(options.texture)
     reference = None if options.reference is None else read_mesh(options.reference)
     with (
-        opened(options, (NerfConfig, ShapeConfig, SurfaceConfig), "export mesh") as run,
+        opened(options, (NerfConfig, ShapeConfig, SurfaceConfig, CtConfig), "export mesh", None) as run,
         tqdm(total=1.0, desc="mesh", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}") as bar,
     ):
         task, began = run.task, time.perf_counter()

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=RunConfig)
 State = Literal["best", "last"]
-KINDS = {"nerf": "nerf", "surface": "nerf", "shape": "shape", "image": "signal", "audio": "signal", "video": "signal"}
+KINDS = {
+    "nerf": "nerf",
+    "surface": "nerf",
+    "shape": "shape",
+    "image": "signal",
+    "audio": "signal",
+    "video": "signal",
+    "ct": "ct",
+}
 """Which of a command's modules serves the runs of a task."""
 
 

@@ -6,6 +6,7 @@ torch, so that ``--help`` answers at once.
 """
 
 from recon3d.config.ct import CtConfig as CtConfig
+from recon3d.config.ct import ScanSource as ScanSource
 from recon3d.config.fields import FieldConfig as FieldConfig
 from recon3d.config.fields import HashGridConfig as HashGridConfig
 from recon3d.config.fields import RadianceFieldConfig as RadianceFieldConfig

@@ -49,14 +49,20 @@ class RaysConfig:
 
 
 @dataclass(frozen=True)
-class CtConfig(RunConfig):
-    """A slice or a volume of attenuation from the projections of a scan."""
+class ScanSource:
+    """What of a file of projections is reconstructed, and where."""
 
     geometry: Path | None = None
     """Sidecar that tells the scan's geometry (default: the YAML file of the data's name beside it, if there is one)."""
     scan: Annotated[PreprocessConfig, tyro.conf.arg(name="")] = PreprocessConfig()
     volume: VolumeConfig = VolumeConfig()
     """Where it differs from the scan's own; a shape or a spacing alone keeps the space that is covered."""
+
+
+@dataclass(frozen=True)
+class CtConfig(ScanSource, RunConfig):
+    """A slice or a volume of attenuation from the projections of a scan."""
+
     support: Literal["circle", "box"] = "circle"
     """Where there may be something: the circle about the axis of rotation that all views see, or all of the volume."""
     mask: Path | None = None

@@ -18,18 +18,24 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from recon3d.errors import UserError
 from recon3d.export.appearance import field_cameras
 from recon3d.export.fusion import DepthView, fused_surface, truncation_for, views_of
 from recon3d.export.level import choose_level
-from recon3d.export.levelset import ColorFn, LevelSet, ValueFn
+from recon3d.export.levelset import ColorFn, LevelSet, NoSurfaceError, ValueFn
 from recon3d.export.solid import filled, solid_cells
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.cameras import Cameras
+from recon3d.heads.projection import cells_of
+from recon3d.metrics.volume import otsu_threshold
+from recon3d.tasks.ct import CtTask
 from recon3d.tasks.nerf import NerfTask
 
 LOG_RANGE = 4.0
+VOLUME_CELLS = 128
+"""Cells a side in which the surface of a volume is looked for."""
 
 
 @runtime_checkable
@@ -57,7 +63,8 @@ def level_set(task: Any, level: float | None = None, *, fill: bool = True) -> Le
 
     ``level``, where it is given, is the surface's density in 1 / field unit for a radiance field; for a field of
     signed distance the distance from its surface outward, in world units; for a field of occupancy the probability,
-    in (0, 1). ``fill``: for a radiance field, count as solid what no training camera can see into.
+    in (0, 1); for a CT run attenuation in 1/mm (default: Otsu's threshold of the volume). ``fill``: for a radiance
+    field, count as solid what no training camera can see into.
 
     Raises:
         UserError: the task has no surface, or the level is none that its field could have.
@@ -66,6 +73,8 @@ def level_set(task: Any, level: float | None = None, *, fill: bool = True) -> Le
         return _of_density_run(task, level, fill)
     if isinstance(task, Solid):
         return _of_solid(task, level)
+    if isinstance(task, CtTask):
+        return _of_volume(task, level)
     raise UserError(f"a field of {type(task).__name__} has no surface")
 
 
@@ -127,6 +136,26 @@ def _of_density_run(task: NerfTask, level: float | None, fill: bool) -> LevelSet
         active = active | solid
     cameras = None if task.train_cameras is None else field_cameras(task.train_cameras, task.normalizer)
     return density_surface(density_fn, active, level, color_fn=task.field.color, cameras=cameras, device=task.device)
+
+
+def _of_volume(task: CtTask, level: float | None) -> LevelSet:
+    """The surface of a volume lies between voxels above and below its level."""
+    if task.header.dim == 2:
+        raise UserError("a scan of one slice has no surface: recon3d export volume writes it, recon3d render shows it")
+    volume = task.volume()
+    level = otsu_threshold(volume) if level is None else level
+    above = (volume > level).float()[None, None]
+    edge = (F.max_pool3d(above, 3, 1, 1) + F.max_pool3d(-above, 3, 1, 1))[0, 0] > 0
+    surface = LevelSet(
+        task.attenuation,
+        level,
+        cells_of(task.header.grid, VOLUME_CELLS, edge.cpu()).numpy(),
+        quantity="attenuation",
+        given_level=level,
+    )
+    if not bool(edge.any()):
+        raise surface.no_surface(NoSurfaceError("no surface", (float(volume.min()), float(volume.max()))))
+    return surface
 
 
 def _of_solid(task: Any, level: float | None) -> LevelSet:

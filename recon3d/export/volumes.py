@@ -30,6 +30,8 @@ from recon3d.errors import UserError
 from recon3d.export.levelset import ValueFn
 from recon3d.export.whole import write_whole
 from recon3d.geometry.boxes import Normalizer
+from recon3d.geometry.scanner import VolumeGrid
+from recon3d.tasks.ct_data import scaled
 
 Slabs = Iterable[np.ndarray]
 FORMATS = ("npz", "nrrd", "vti", "tif", "tiff", "nii", "nii.gz", "h5", "hdf5", "mha")
@@ -85,19 +87,46 @@ def lattice_over(
         raise UserError(f"the resolution is {resolution}, but must be 2 to {MOST_SAMPLES}")
     spacing = 2 * normalizer.half_size / resolution
     corner = np.asarray(normalizer.center) - normalizer.half_size
-    first, last = np.zeros(3, int), np.full(3, resolution)
+    return _cropped(corner, np.full(3, spacing), np.full(3, resolution), crop, "the field's cube")
+
+
+def lattice_of_voxels(
+    grid: VolumeGrid, resolution: int | None = None, crop: tuple[Sequence[float], Sequence[float]] | None = None
+) -> Lattice:
+    """A scan's own voxels, or others of ``resolution`` along the longest side; of a ``crop``, those that lie in it.
+
+    Raises:
+        UserError: a resolution out of range, or a box that has nothing of the volume.
+    """
+    if resolution is not None:
+        if not 2 <= resolution <= MOST_SAMPLES:
+            raise UserError(f"the resolution is {resolution}, but must be 2 to {MOST_SAMPLES}")
+        grid = scaled(grid, resolution / max(grid.shape))
+    return _cropped(np.asarray(grid.low), np.asarray(grid.spacing), np.asarray(grid.shape[::-1]), crop, "the volume")
+
+
+def _cropped(
+    corner: np.ndarray,
+    spacing: np.ndarray,
+    counts: np.ndarray,
+    crop: tuple[Sequence[float], Sequence[float]] | None,
+    whole: str,
+) -> Lattice:
+    """The middles of ``counts`` cells along x, y, z from a ``corner`` on, of a crop those that lie in it."""
+    first, last = np.zeros(3, int), counts.astype(int)
     if crop is not None:
         low, high = (np.asarray(side, np.float64) for side in crop)
         if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
             raise UserError(f"the box to crop to must have low < high along every axis, not {_box(low, high)}")
-        first = np.clip(np.ceil((low - corner) / spacing - 0.5 - 1e-9), 0, resolution).astype(int)
-        last = np.clip(np.floor((high - corner) / spacing - 0.5 + 1e-9) + 1, 0, resolution).astype(int)
+        first = np.clip(np.ceil((low - corner) / spacing - 0.5 - 1e-9), 0, counts).astype(int)
+        last = np.clip(np.floor((high - corner) / spacing - 0.5 + 1e-9) + 1, 0, counts).astype(int)
         if not (first < last).all():
-            reach = _box(corner, corner + 2 * normalizer.half_size)
-            raise UserError(f"the box {_box(low, high)} holds no sample of the field's cube, which is {reach}")
+            reach = _box(corner, corner + counts * spacing)
+            raise UserError(f"the box {_box(low, high)} holds no sample of {whole}, which is {reach}")
     x, y, z = (corner + (first + 0.5) * spacing).tolist()
     nx, ny, nz = (last - first).tolist()
-    return Lattice((nz, ny, nx), (x, y, z), (spacing, spacing, spacing))
+    sx, sy, sz = spacing.tolist()
+    return Lattice((nz, ny, nx), (x, y, z), (sx, sy, sz))
 
 
 def _box(low: np.ndarray, high: np.ndarray) -> str:
@@ -248,14 +277,17 @@ def field_values(task: Any) -> tuple[str, ValueFn]:
     """What a volume of a run holds, and how it is had from points in field coordinates.
 
     ``density``: optical depth per world unit of length, 0 where the occupancy grid is empty; ``signed_distance``: world
-    units, negative inside; ``occupancy``: probability of being inside.
+    units, negative inside; ``occupancy``: probability of being inside; ``attenuation``: of a CT run, in 1/mm.
 
     Raises:
         UserError: the task's field is none of these.
     """
     from recon3d.export.sources import Solid
+    from recon3d.tasks.ct import CtTask
     from recon3d.tasks.nerf import NerfTask
 
+    if isinstance(task, CtTask):
+        return "attenuation", lambda points: task.attenuation(points[:, : task.header.dim])
     half = task.normalizer.half_size if isinstance(task, NerfTask | Solid) else 1.0
     if isinstance(task, NerfTask):
         grid = task.head.grid
@@ -274,3 +306,12 @@ def field_values(task: Any) -> tuple[str, ValueFn]:
             return "signed_distance", lambda points: -half * task.inside(points).float()
         return "occupancy", lambda points: task.inside(points).float().sigmoid()
     raise UserError(f"a field of {type(task).__name__} is no volume")
+
+
+def spread_of(task: Any) -> ValueFn | None:
+    """The standard deviation of a CT run's ensemble, in 1/mm, at points in field coordinates; None of all others."""
+    from recon3d.tasks.ct import CtTask
+
+    if not isinstance(task, CtTask) or len(task.members) == 1:
+        return None
+    return lambda points: task.members_at(points[:, : task.header.dim]).std(0, correction=0)

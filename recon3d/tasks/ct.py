@@ -113,7 +113,7 @@ class CtTask(nn.Module):
         Raises:
             UserError: a file that is no scan, or one that cannot be trained on as configured.
         """
-        data = ct_data.measure(config, ct_data.read(config), device)
+        data = ct_data.measure(config, ct_data.read(config.data, config), device)
         task = CtTask(config, device, precision)
         task._build(CtHeader.of(data), data.inside)
         task.use_training_data(data)
@@ -344,8 +344,9 @@ class CtTask(nn.Module):
         self.eval()
         volume = self.volume()
         predicted = self.projector.forward(volume)
+        beside = ct_pictures.analytic(data.projections, data.geometry, data.grid)
         images = {
-            "slices": ct_pictures.compared(volume, ct_pictures.analytic(data), data.scale),
+            "slices": ct_pictures.compared(volume, beside, data.scale),
             "sinogram": ct_pictures.sinograms(data.projections, predicted),
         }
         scalars = {"residual": float((predicted - data.projections).square().mean().sqrt())}

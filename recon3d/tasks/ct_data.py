@@ -15,12 +15,13 @@ from torch import Tensor
 
 from recon3d.classical.iterative import sirt
 from recon3d.classical.projector import Projector
-from recon3d.config import CtConfig
+from recon3d.config import CtConfig, ScanSource
 from recon3d.config.scans import VolumeConfig
 from recon3d.data.scan import Scan
 from recon3d.data.scan_checks import check
 from recon3d.data.scan_files import read_scan
 from recon3d.data.scan_preprocess import prepare
+from recon3d.data.volume_files import read_volume
 from recon3d.errors import UserError, require
 from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
 
@@ -67,17 +68,35 @@ class CtData:
         return self.scale * max(self.grid.size)
 
 
-def read(config: CtConfig) -> Scan:
-    """The scan of a run, prepared as asked, in memory; what looks wrong with it is logged.
+def read(data: Path, source: ScanSource) -> Scan:
+    """A scan, prepared as asked, in memory; what looks wrong with it is logged.
 
     Raises:
         UserError: a file that is no scan, one that cannot be prepared so, or whose volume no view sees.
     """
-    scan = prepare(read_scan(config.data, geometry=config.geometry, raw=True), config.scan)
-    scan = dataclasses.replace(scan, grid=wanted_grid(scan.grid, config.volume)).load()
+    scan = prepare(read_scan(data, geometry=source.geometry, raw=True), source.scan)
+    scan = dataclasses.replace(scan, grid=wanted_grid(scan.grid, source.volume)).load()
     for warning in check(scan):
-        logger.warning("%s: %s", config.data, warning)
+        logger.warning("%s: %s", data, warning)
     return scan
+
+
+def check_grid(scan: Scan, grid: VolumeGrid) -> None:
+    """Refuse a scan that is not of the volume of a run.
+
+    Raises:
+        UserError: its voxels are others.
+    """
+    if scan.grid != grid:
+        raise UserError(
+            f"{scan.path}: not the scan of this run, whose volume has {grid.shape} voxels (z, y, x) of {grid.spacing}"
+            f" mm at {grid.center}; this one's are {scan.grid.shape} of {scan.grid.spacing} mm at {scan.grid.center}"
+        )
+
+
+def tensor_of(scan: Scan, device: torch.device) -> Float[Tensor, "a rows columns"]:
+    """A scan's projections."""
+    return torch.from_numpy(np.ascontiguousarray(scan.projections, dtype=np.float32)).to(device)
 
 
 def measure(config: CtConfig, scan: Scan, device: torch.device) -> CtData:
@@ -87,7 +106,7 @@ def measure(config: CtConfig, scan: Scan, device: torch.device) -> CtData:
         UserError: nothing is left to train on, or the line integrals are not above 0.
     """
     geometry, grid = scan.geometry.to(device), scan.grid
-    projections = torch.from_numpy(np.ascontiguousarray(scan.projections, dtype=np.float32)).to(device)
+    projections = tensor_of(scan, device)
     inside = support(config, geometry, grid)
     held = held_out(config, projections.shape, device)
     trained = torch.ones_like(projections) if held is None else (~held).float()
@@ -108,6 +127,13 @@ def wanted_grid(default: VolumeGrid, volume: VolumeConfig) -> VolumeGrid:
         nz, ny, nx = shape
         spacing = (default.size[0] / nx, default.size[1] / ny, default.size[2] / nz)
     return VolumeGrid(shape or default.shape, spacing or default.spacing, volume.center or default.center)
+
+
+def scaled(grid: VolumeGrid, scale: float) -> VolumeGrid:
+    """The same space in ``scale`` times as many voxels along every axis; one layer stays one."""
+    nz, ny, nx = (max(1, round(n * scale)) if n > 1 else 1 for n in grid.shape)
+    x, y, z = (size / n for size, n in zip(grid.size, (nx, ny, nz)))
+    return VolumeGrid((nz, ny, nx), (x, y, z), grid.center)
 
 
 # --- support --------------------------------------------------------------------------------------------------------
@@ -148,17 +174,15 @@ def seen_radius(geometry: ScanGeometry) -> float:
 
 
 def read_mask(path: Path, grid: VolumeGrid) -> Bool[Tensor, "nz ny nx"]:
-    """Where a volume file (or an image of a slice, y up) of a grid's shape is not 0.
+    """Where a volume file (or an image of a slice, y up) of a grid's shape is above 0.
 
     Raises:
         UserError: it cannot be read, or has another shape.
     """
-    from recon3d.data.volume_files import read_volume
-
     values = read_volume(path).values
     if values.shape != grid.shape:
         raise UserError(f"{path}: a mask of {values.shape} voxels (z, y, x); the volume has {grid.shape}")
-    return torch.from_numpy(np.ascontiguousarray(values) != 0)
+    return torch.from_numpy(np.ascontiguousarray(values) > 0)
 
 
 # --- what is held out -----------------------------------------------------------------------------------------------

@@ -10,20 +10,24 @@ from torch import Tensor
 from recon3d.classical.analytic import fbp
 from recon3d.config.classical import FbpConfig
 from recon3d.errors import UserError
-from recon3d.tasks.ct_data import CtData
+from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
 
 GAP = 4
 """Pixels between pictures."""
 LARGEST = 512
 """Pixels a side of a picture, at most; larger ones are thinned."""
 BRIGHT = 1.3
-"""Share of the scale that is white."""
+"""What is white, in units of the scale."""
+QUANTILE = 0.995
+"""Of a volume's values: its scale, where there is no other."""
 
 
-def analytic(data: CtData) -> Float[Tensor, "nz ny nx"] | None:
-    """Filtered back-projection of a run's scan under a Hann window; None where the geometry has none."""
+def analytic(
+    projections: Float[Tensor, "a rows columns"], geometry: ScanGeometry, grid: VolumeGrid
+) -> Float[Tensor, "nz ny nx"] | None:
+    """Filtered back-projection under a Hann window; None where the geometry has none."""
     try:
-        return fbp(data.projections, data.geometry, data.grid, FbpConfig("hann"))
+        return fbp(projections, geometry, grid, FbpConfig("hann"))
     except UserError:
         return None
 
@@ -58,6 +62,11 @@ def sinograms(
     return beside(pictures)
 
 
+def bright(volume: Float[Tensor, "nz ny nx"]) -> float:
+    """A scale for a volume's own pictures: what all but a few voxels stay below."""
+    return max(float(np.quantile(volume.cpu().numpy(), QUANTILE)), 1e-30)
+
+
 def middle_slices(volume: Float[Tensor, "nz ny nx"]) -> list[Float[Tensor, "h w"]]:
     """Axial, coronal and sagittal slice through the middle, y and z up; of a slice, it alone."""
     nz, ny, nx = volume.shape
@@ -67,9 +76,11 @@ def middle_slices(volume: Float[Tensor, "nz ny nx"]) -> list[Float[Tensor, "h w"
     return [axial, volume[:, ny // 2].flip(0), volume[:, :, nx // 2].flip(0)]
 
 
-def grey(values: Float[Tensor, "h w"], low: float, high: float) -> UInt8[np.ndarray, "a b 3"]:
-    """An array as a grey picture, black at ``low``, white at ``high``; thinned where it is large."""
-    step = max(1, -(-max(values.shape) // LARGEST))
+def grey(
+    values: Float[Tensor, "h w"], low: float, high: float, largest: int | None = LARGEST
+) -> UInt8[np.ndarray, "a b 3"]:
+    """An array as a grey picture, black at ``low``, white at ``high``; thinned to ``largest`` pixels a side."""
+    step = 1 if largest is None else max(1, -(-max(values.shape) // largest))
     share = ((values[::step, ::step].float().cpu() - low) / max(high - low, 1e-30)).clamp(0, 1)
     return (255 * share + 0.5).to(torch.uint8).unsqueeze(-1).expand(-1, -1, 3).numpy()
 

@@ -68,11 +68,20 @@ def keep_freed_memory() -> None:
         return  # another C library, with its own habits
 
 
-def prepare(config: RunConfig) -> tuple[torch.device, torch.dtype]:
-    """Set threads and seeds as ``config`` says; returns the device and the type of the networks' products."""
+def set_up(device: str, threads: int | None) -> torch.device:
+    """Set memory and threads (None: one per physical core) as long computations want them; returns the device.
+
+    Raises:
+        UserError: cuda was asked for and there is none.
+    """
     keep_freed_memory()
     torch.set_flush_denormal(True)  # a Gaussian's tail in denormals makes a step several times slower
-    torch.set_num_threads(config.threads or physical_cores())
+    torch.set_num_threads(threads or physical_cores())
+    return select_device(device)
+
+
+def prepare(config: RunConfig) -> tuple[torch.device, torch.dtype]:
+    """Set threads and seeds as ``config`` says; returns the device and the type of the networks' products."""
+    device = set_up(config.device, config.threads)
     torch.manual_seed(config.seed)
-    device = select_device(config.device)
     return device, select_precision(config.precision, device)

@@ -88,7 +88,7 @@ def test_held_out_views_are_whole_and_never_the_ends(flat, folder):
 def test_what_is_held_out_does_not_move_the_weights(flat, folder):
     """Gradients are the same whatever the held-out rays measured."""
     made = config(flat, folder, holdout=0.2)
-    data = ct_data.measure(made, ct_data.read(made), CPU)
+    data = ct_data.measure(made, ct_data.read(made.data, made), CPU)
     wild = dataclasses.replace(data, projections=torch.where(data.held, 7.0, data.projections))
     found = []
     for one in (data, wild):
@@ -103,14 +103,14 @@ def test_what_is_held_out_does_not_move_the_weights(flat, folder):
 
 def test_scale_is_about_the_densest_part(flat, folder):
     made = config(flat, folder)
-    data = ct_data.measure(made, ct_data.read(made), CPU)
+    data = ct_data.measure(made, ct_data.read(made.data, made), CPU)
     assert 0.3 * 0.02 < data.scale < 1.5 * 0.02
     assert data.unit == pytest.approx(64 * data.scale)
 
 
 def test_preprocessing_and_volume_are_as_configured(flat, folder):
     made = config(flat, folder, scan=PreprocessConfig(views=10), volume=VolumeConfig(shape=(1, 48, 48)))
-    scan = ct_data.read(made)
+    scan = ct_data.read(made.data, made)
     assert len(scan) == 10
     assert scan.grid.shape == (1, 48, 48) and scan.grid.size[0] == pytest.approx(64)
     finer = ct_data.wanted_grid(load_scan(flat[0]).grid, VolumeConfig(spacing=(0.5, 0.5, 0.5)))
