@@ -356,3 +356,43 @@ def test_a_section_keeps_what_it_leaves_out(tmp_path):
     made = c.load_preset(str(path)).config("cpu", Path("x.png")).optimizer
     assert made == dataclasses.replace(c.ImageConfig(data=Path("x.png"), steps=5).optimizer, learning_rate=0.5)
     assert made.warmup_steps == 0
+
+
+# --- surfaces ---
+
+
+def surface(**values):
+    return c.SurfaceConfig(data=Path("scene"), **{"steps": 10, **values})
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: surface(eikonal=-1.0), "eikonal"),
+        (lambda: surface(mask=-1.0), "mask"),
+        (lambda: surface(curvature=-1.0), "curvature"),
+        (lambda: surface(curvature_steps=0), "curvature_steps"),
+        (lambda: surface(space_points=-1), "space_points"),
+        (lambda: surface(plain_share=0.0), "plain_share"),
+        (lambda: c.SurfaceFieldConfig(radius=1.5), "field.radius"),
+        (lambda: c.SurfaceFieldConfig(first_levels=0), "field.first_levels"),
+        (lambda: c.SurfaceFieldConfig(level_every=-1), "field.level_every"),
+        (lambda: c.SurfaceRenderConfig(sharpness=0.0), "head.sharpness"),
+        (lambda: c.SurfaceRenderConfig(sharpness_rate=-1.0), "head.sharpness_rate"),
+        (lambda: c.SurfaceRenderConfig(grid=4), "head.grid"),
+        (lambda: surface(downscale=0), "downscale"),
+    ],
+)
+def test_what_surfaces_cannot_have(call, name):
+    refused(call, name)
+
+
+def test_a_surface_is_no_radiance_field_but_reads_the_same_photographs():
+    config = surface()
+    assert c.task_of(config) == "surface"
+    assert isinstance(config, c.PhotographsConfig)
+    assert not isinstance(config, c.NerfConfig)
+    resolved = config.resolved()
+    assert resolved.field.width
+    assert resolved.optimizer.learning_rate
+    assert c.from_plain(c.SurfaceConfig, yaml.safe_load(yaml.safe_dump(c.to_plain(resolved))), "x") == resolved

@@ -1,4 +1,4 @@
-"""recon3d eval RUN for radiance fields and surfaces: render the held-out views, measure them, lay them beside the photographs."""
+"""recon3d eval RUN for runs on photographs: render the held-out views, measure them, lay them beside the truth."""
 
 from __future__ import annotations
 

@@ -38,9 +38,9 @@ class SurfaceRenderConfig(RenderConfig):
     weights: Literal["neus", "volsdf"] = "neus"
     """neus: unbiased weights of a logistic distribution around the surface (Wang et al. 2021); volsdf: a density that
     is the Laplace distribution of the distance (Yariv et al. 2021)."""
-    sharpness: float = 20.0
+    sharpness: float = 30.0
     """Of the rendered surface at the start, per field unit: NeuS's s, one over VolSDF's beta; it is learned."""
-    sharpness_rate: float = 5e-3
+    sharpness_rate: float = 1e-2
     """Learning rate of its logarithm."""
     decay: float = 0.5
 

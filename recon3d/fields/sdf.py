@@ -21,8 +21,8 @@ QUIET = 1e-3
 TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
 START_CELLS = 64
 """Cells a side of the grid that holds the distance at the start."""
-SMOOTHEST_STEP = 1 / 256
-"""Half-width of the differences where there is no hash grid to tell it."""
+SMALLEST_DETAIL = 1 / 256
+"""What counts as the field's smallest detail where there is no hash grid to tell it."""
 
 
 class DistanceGrid(nn.Module):
@@ -105,12 +105,16 @@ class SurfaceField(nn.Module):
             self.hash_grid.active = int(state)
 
     @property
+    def detail(self) -> float:
+        """Size of what the field can tell apart, in field units: a cell of the finest level in use."""
+        grid = self.hash_grid
+        return SMALLEST_DETAIL if grid is None else 2 / grid.layout.scales[grid.active - 1]
+
+    @property
     def stencil_step(self) -> float:
-        """Half-width, along each axis, of the differences that make normals: the points of the tetrahedron lie one cell
-        of the finest level in use from its middle (Neuralangelo, section 3.2)."""
-        if self.hash_grid is None:
-            return SMOOTHEST_STEP
-        return 2 / self.hash_grid.layout.scales[self.hash_grid.active - 1] / math.sqrt(3)
+        """Half-width, along each axis, of the differences that make normals: the points of the tetrahedron lie
+        ``detail`` from its middle (Neuralangelo, section 3.2)."""
+        return self.detail / math.sqrt(3)
 
     # --- geometry ---
 

@@ -83,6 +83,11 @@ class SurfaceRenderer(VolumeRenderer):
         """s, one over VolSDF's beta, per field unit."""
         return self.log_sharpness.exp()
 
+    @torch.no_grad()
+    def blunt(self, limit: float) -> None:
+        """Let the sharpness be ``limit`` at most."""
+        self.log_sharpness.clamp_(max=math.log(limit))
+
     def forward(  # type: ignore[override]
         self,
         field: SurfaceLike,

@@ -64,7 +64,10 @@ class SurfaceTask(PhotographsTask):
         return [group for group in groups if group["params"]]
 
     def begin_step(self, step: int) -> None:
+        """The surface is rendered no sharper than the levels in use can place it: while it is soft, light reaches the
+        hollows behind it, and it moves."""
         self.field.show(step)
+        self.head.blunt(1 / self.field.detail)
 
     def render_batch(self, rays: Rays, jitter: Float[Tensor, "n"]) -> SurfaceRendering:
         plain = torch.rand(len(rays), device=self.device, generator=self.generator) < self.config.plain_share

@@ -73,10 +73,8 @@ def test_it_can_leave_the_sphere():
 
 def test_the_slope_of_a_smooth_field():
     """A plane and slow waves: the differences are autograd's derivatives."""
-    field, x = (
-        make(encoder=("identity",), network="siren", siren=SirenConfig(omega=3.0)).double(),
-        0.95 * points().double(),
-    )
+    field = make(encoder=("identity",), network="siren", siren=SirenConfig(omega=3.0)).double()
+    x = 0.95 * points().double()
     field.start_from(lambda at: at @ at.new_tensor([0.0, 0.6, 0.8]) - 0.1)
     field.geometry_network.damp(0, 1000.0)
     x.requires_grad_()
