@@ -43,17 +43,23 @@ def choose_iterations(
     longest: int,
     progress: Progress = silent,
 ) -> int:
-    """The iteration after which the rays with weight 0 are predicted best, of ``longest`` at most."""
+    """The first iteration that predicts the rays with weight 0 as well as any, of ``longest`` at most.
+
+    As well as any: within one standard error of the best, so that of what cannot be told apart the smoothest is taken.
+    """
     held = Held(projector, projections, rays)
-    best, chosen = float("inf"), 1
+    errors: list[float] = []
+    best, uncertain, chosen = float("inf"), 0.0, 1
     for step, volume in enumerate(iterates, start=1):
-        error = held.error(volume)
-        if error < best:
-            best, chosen = error, step
+        squares = held.squares(volume)
+        errors.append(float(squares.mean()))
+        if errors[-1] < best:
+            best, chosen = errors[-1], step
+            uncertain = float(squares.std()) / squares.numel() ** 0.5
         progress(step, longest)
         if step == longest or step > max(10, chosen + max(5, chosen // PATIENCE)):
             break
-    return chosen
+    return next(step for step, error in enumerate(errors, start=1) if error <= best + uncertain)
 
 
 def choose_weight(
@@ -69,7 +75,7 @@ def choose_weight(
     state: State | None = None
     for number, weight in enumerate(WEIGHTS):
         state = tv(projector, projections, rays, weight, STEPS, nonnegative, state)
-        error = held.error(state.volume)
+        error = float(held.squares(state.volume).mean())
         progress(number + 1, len(WEIGHTS))
         if error < best:
             best, chosen, since = error, weight, 0
@@ -88,6 +94,6 @@ class Held:
         self.projector = Projector(projector.geometry.subset(views), projector.grid)
         self.projections = projections[views]
 
-    def error(self, volume: Float[Tensor, "nz ny nx"]) -> float:
-        """Mean squared residual."""
-        return float((self.projector.forward(volume) - self.projections).square().mean())
+    def squares(self, volume: Float[Tensor, "nz ny nx"]) -> Float[Tensor, "a rows columns"]:
+        """Squared residuals."""
+        return (self.projector.forward(volume) - self.projections).double().square()
