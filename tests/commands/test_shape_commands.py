@@ -39,8 +39,8 @@ def block(tmp_path_factory):
 
 
 def test_from_a_file_to_figures_and_a_mesh_in_its_own_units(block, tmp_path, capsys):
-    trained, _ = call(capsys, *train("shape", block, tmp_path, "run"))
-    assert trained["steps"] == 100 and trained["sign_accuracy"] > 0.8
+    trained, _ = call(capsys, *train("shape", block, tmp_path, "run", steps=250))
+    assert trained["steps"] == 250 and trained["sign_accuracy"] > 0.8
     run = tmp_path / "run"
     figures, out = call(capsys, "eval", run, *LOOK, "--grid", 32, "--resolution", 48, "--samples", 5000)
     assert figures["iou"] > 0.95 and "IoU" in out
@@ -55,8 +55,8 @@ def test_from_a_file_to_figures_and_a_mesh_in_its_own_units(block, tmp_path, cap
     mesh = trimesh.load(run / "exports" / "mesh.ply")
     assert np.allclose(mesh.bounds.mean(axis=0), CENTER, atol=0.1)
     assert np.allclose(mesh.extents, [3, 2, 1], atol=0.15)
-    resumed, _ = call(capsys, "resume", run, "--steps", 110, "--device", "cpu", "--threads", 1)
-    assert resumed["steps"] == 110
+    resumed, _ = call(capsys, "resume", run, "--steps", 260, "--device", "cpu", "--threads", 1)
+    assert resumed["steps"] == 260
 
 
 def test_occupancy_at_the_papers_protocol(block, tmp_path, capsys):
