@@ -24,7 +24,7 @@ COMMANDS = {
     "export": "export a mesh, or a signal as a file of weights",
     "decode": "sample a file of weights that export signal wrote",
     "ct": "reconstruct a scan by FBP, FDK, SIRT, CGLS or total variation: recon3d ct fbp SCAN",
-    "data": "make data: the embedded toy scene",
+    "data": "make data: the embedded toy scene, a scan of a phantom",
     "bench": "reproduce a paper's table: recon3d bench spder-image",
     "doctor": "what this machine has and what recon3d would use",
 }

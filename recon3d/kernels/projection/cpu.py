@@ -17,7 +17,7 @@ from recon3d.kernels.projection.reference import Grid, frames, planar
 from recon3d.kernels.threads import run_parallel, spans
 
 TASKS_PER_THREAD = 4
-SLABS_PER_THREAD = 2
+SLABS_PER_THREAD = 1
 THINNEST_SLAB = 8
 """Layers: in thinner slabs, setting up the rays once for each would cost more than walking them."""
 
