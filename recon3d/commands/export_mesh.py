@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from recon3d.export.mesh import Extracted
     from recon3d.export.postprocess import Step
 
+TEXTURED_FACES = 100_000
+"""More make a texture's patches tiny and slow to find."""
 Box = tuple[float, float, float, float, float, float]
 
 
@@ -40,7 +42,8 @@ class ExportMesh(RunOptions):
     solid. open-fusion: the same, but open where no camera looked (needs open3d). auto: fusion for radiance fields
     (level where --level is given), level for the others."""
     texture: int | None = None
-    """Texels per side of a texture, in the GLB and beside the OBJ (needs xatlas; the PLY has vertex colours)."""
+    """Texels per side of a texture, in the GLB and beside the OBJ (needs xatlas; the PLY has vertex colours). The mesh
+    is simplified to 100000 faces, last of all, unless --simplify says otherwise."""
     level: float | None = None
     """Where the surface is. Radiance field: its density, per unit of field length (default: chosen from the field).
     Signed distance: how far out from the field's own surface, in world units (default 0). Occupancy: the probability
@@ -159,7 +162,9 @@ def steps_in_order(options: ExportMesh, args: list[str]) -> list[Step]:
     """What is done to the mesh, in the order of the first mention of each option among ``args``."""
     from recon3d.export.postprocess import Crop, DropCavities, DropPieces, FillHoles, KeepLargest, Simplify, Smooth
 
-    crop = options.crop
+    crop, budget = options.crop, options.simplify
+    if budget is None and options.texture is not None:
+        budget = TEXTURED_FACES
     asked: dict[str, Step | None] = {
         "keep-cavities": None if options.keep_cavities else DropCavities(),
         "min-component-share": DropPieces(options.min_component_share),
@@ -167,10 +172,11 @@ def steps_in_order(options: ExportMesh, args: list[str]) -> list[Step]:
         "crop": None if crop is None else Crop(crop[:3], crop[3:]),
         "fill-holes": None if options.fill_holes is None else FillHoles(options.fill_holes),
         "smooth": None if options.smooth is None else Smooth(options.smooth),
-        "simplify": None if options.simplify is None else Simplify(options.simplify),
+        "simplify": None if budget is None else Simplify(budget),
     }
     flags = [arg.split("=")[0].replace("_", "-").removeprefix("--").removeprefix("no-") for arg in args]
-    order = sorted(asked, key=lambda name: flags.index(name) if name in flags else -1)
+    unasked = {"simplify": len(flags)}  # the one that comes last
+    order = sorted(asked, key=lambda name: flags.index(name) if name in flags else unasked.get(name, -1))
     return [step for name in order if (step := asked[name]) is not None]
 
 
