@@ -139,7 +139,8 @@ def _of_density_run(task: NerfTask, level: float | None, fill: bool) -> LevelSet
 
 
 def _of_volume(task: CtTask, level: float | None) -> LevelSet:
-    """The surface of a volume lies between voxels above and below its level."""
+    """The surface of a volume lies between voxels above and below its level; what is above is searched, too, since what
+    is not searched is outside."""
     if task.header.dim == 2:
         raise UserError("a scan of one slice has no surface: recon3d export volume writes it, recon3d render shows it")
     volume = task.volume()
@@ -149,7 +150,7 @@ def _of_volume(task: CtTask, level: float | None) -> LevelSet:
     surface = LevelSet(
         task.attenuation,
         level,
-        cells_of(task.header.grid, VOLUME_CELLS, edge.cpu()).numpy(),
+        cells_of(task.header.grid, VOLUME_CELLS, (edge | (volume > level)).cpu()).numpy(),
         quantity="attenuation",
         given_level=level,
     )
