@@ -69,7 +69,7 @@ def main(args: list[str]) -> dict[str, Any]:
         if photographs is not None:
             panels.insert(0, photographs)
         output = options.output or run.folder.exports / _default_name(options)
-        with frame_writer(output, options.fps) as writer:
+        with frame_writer(output, float(options.fps)) as writer:
             for index in tqdm(range(len(cameras)), unit="frame", desc="render"):
                 writer.add(side_by_side(*(panel(cameras, index) for panel in panels)))
     print(f"written: {output}")

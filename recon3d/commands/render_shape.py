@@ -63,7 +63,7 @@ def main(args: list[str]) -> dict[str, Any]:
         cameras = turntable(low, high, options.frames, options.size - options.size % 2)
         view = MeshView(mesh, "shaded")
         output = options.output or run.folder.exports / "turntable.mp4"
-        with frame_writer(output, options.fps) as writer:
+        with frame_writer(output, float(options.fps)) as writer:
             for index in tqdm(range(len(cameras)), unit="frame", desc="turntable"):
                 writer.add(as_bytes(view.picture(cameras, index).over(options.background)))
     print(f"written: {output}")
