@@ -22,6 +22,9 @@ SLOPE_MARGIN = 1.5
 """A trained field's distance may change so many times faster than a true one's."""
 MARGIN = 2
 """Cells of the occupancy grid around the visual hull that rays are sampled in as well."""
+EXCESS = 1.3
+"""Cells by which the hull's border lies outside the object even where silhouettes touch it: a cell stays while its
+bounding sphere and a pixel more are not seen to be empty."""
 SURE = 1e-3
 """Opacities are kept so far from 0 and 1 in the mask's cross-entropy."""
 
@@ -44,7 +47,8 @@ class SurfaceTask(PhotographsTask):
         """Where silhouettes tell of the shape, their hull is the first guess, and rays are sampled around it too."""
         super().use_training_data(scene)
         if scene.has_alpha and self.config.head.visual_hull:
-            self.field.start_from(distance_to_cells(self.head.grid.allowed))
+            hull = distance_to_cells(self.head.grid.allowed)
+            self.field.start_from(lambda x: hull(x) + EXCESS * 2 / self.config.head.grid)
             self.head.grid.widen(MARGIN)
 
     def observe(self, picture: Float[Tensor, "3 h w"]) -> None:
