@@ -14,16 +14,21 @@ lambda / r.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recon3d.classical.iterative import inverse
+from recon3d.classical.iterative import inverse, sirt
 from recon3d.classical.projector import Progress, Projector, silent
 
 RATIO = 3.0
 """Of the dual variables' steps to the volume's, times the voxels' size: found to converge fastest."""
+
+
+FIRST = 20
+"""Steps of SIRT before."""
 
 
 @dataclass
@@ -45,12 +50,14 @@ def tv(
     start: State | None = None,
     progress: Progress = silent,
 ) -> State:
-    """The solution for lambda = ``weight`` times :func:`unit`, after ``iterations`` steps from ``start``."""
+    """The solution for lambda = ``weight`` times :func:`unit`, after ``iterations`` steps from ``start``.
+
+    Without a start, from a few steps of SIRT, and the rays' dual variables at the residual, which they are in the end.
+    """
     strength = weight * unit(projector, projections)
     column = projector.back(rays)
     if start is None:
-        zero = torch.zeros_like(column)
-        start = State(zero, torch.zeros_like(projections), torch.stack([zero] * len(_axes(zero))))
+        start = _near(projector, projections, rays)
     volume, ray, slope = start.volume.clone(), start.ray.clone(), start.slope.clone()
     balance = float(column.mean()) / (2 * len(slope))
     # With the length, the steps and so the iterates are the same in all units.
@@ -72,6 +79,11 @@ def tv(
         ahead = 2 * volume - before
         progress(step + 1, iterations)
     return State(volume, ray, slope)
+
+
+def _near(projector: Projector, projections: Tensor, rays: Tensor) -> State:
+    volume = next(islice(sirt(projector, projections, rays, True), FIRST - 1, None))
+    return State(volume, rays * (projector.forward(volume) - projections), torch.zeros_like(differences(volume)))
 
 
 def unit(projector: Projector, projections: Float[Tensor, "a rows columns"]) -> float:
