@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from recon3d.bench.ct import ct_cone, ct_sparse
 from recon3d.bench.fresh import fresh_image
 from recon3d.bench.occupancy import sl2a_occupancy
 from recon3d.bench.options import Options
@@ -30,5 +31,7 @@ BENCHES: dict[str, Callable[[Options], Report]] = {
     "siren-poisson": siren_poisson,
     "fresh-image": fresh_image,
     "signal-step": signal_step,
+    "ct-sparse": ct_sparse,
+    "ct-cone": ct_cone,
     "rates": rates,
 }

@@ -22,6 +22,8 @@ class Options:
     """Numbers of updates to report at."""
     size: int | None = None
     """Pixels a side that images are resized to (default: the paper's)."""
+    views: tuple[int, ...] | None = None
+    """CT: numbers of views."""
     tuned: bool = False
     """Also with the learning rate (and frequency) chosen for each model on images that are not in the table."""
     out: Path = Path("runs/bench")
@@ -33,6 +35,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.steps is not None and (not self.steps or min(self.steps) < 1):
             raise UserError(f"steps is {self.steps}: give numbers of 1 or more")
+        if self.views is not None and (not self.views or min(self.views) < 4):
+            raise UserError(f"views is {self.views}: give numbers of 4 or more")
         if self.size is not None and self.size < 16:
             raise UserError(f"size is {self.size}: give 16 or more")
 

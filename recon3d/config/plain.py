@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import types
 import typing
@@ -69,11 +68,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        *others, last = (a for a in args if a is not type(None))
-        for hint in others:
-            with contextlib.suppress(UserError):
-                return _coerce(hint, value, where)
-        return _coerce(last, value, where)
+        return _coerce(next(a for a in args if a is not type(None)), value, where)
     if origin is Literal:
         known = any(type(value) is type(arg) and value == arg for arg in args)
         require(known, f"{where}: {value!r} is not one of {', '.join(map(str, args))}")

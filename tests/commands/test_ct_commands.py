@@ -164,7 +164,7 @@ def test_presets():
 
 def test_a_configuration_is_its_own_image(folder):
     made = load_preset("ct_sparse").config("cpu", folder).resolved()
-    made = dataclasses.replace(made, scan=dataclasses.replace(made.scan, center=295.5, angle_range=(0.0, 90.0)))
+    made = dataclasses.replace(made, scan=dataclasses.replace(made.scan, axis_column=295.5, angle_range=(0.0, 90.0)))
     assert from_plain(CtConfig, json.loads(json.dumps(to_plain(made))), "config.yaml") == made
 
 

@@ -1,0 +1,148 @@
+"""Reconstructions of the CT benchmarks, each made once: classical ones, and neural presets.
+
+No method looks at the truth. Where a figure does, its name says so: "oracle" of a weight, "best" of the iterate that is
+nearest to the truth, which published neural codes report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recon3d.bench.ct_cases import Case
+from recon3d.bench.options import Options
+from recon3d.classical import reconstruct
+from recon3d.config import CtConfig, load_preset, to_plain
+from recon3d.config.classical import CglsConfig, FbpConfig, SirtConfig, TvConfig
+from recon3d.data.scan import load_scan
+from recon3d.tasks.ct import CtTask
+from recon3d.tasks.ct_data import tensor_of
+from recon3d.training.checkpoints import write_atomic
+from recon3d.training.machine import prepare, set_up
+from recon3d.training.run_folder import RunFolder
+from recon3d.training.trainer import Trainer
+
+LOOKS = 24
+"""How often a training's volume is compared with the truth, for the figure that says so."""
+ORACLE_STEPS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+"""Decades around the blind weight that the oracle tries, in halves."""
+
+CLASSICAL: dict[str, tuple[str, Any]] = {
+    "fbp": ("fbp", FbpConfig()),
+    "fdk": ("fdk", FbpConfig()),
+    "sirt 200": ("sirt", SirtConfig(iterations=200)),
+    "cgls 20": ("cgls", CglsConfig(iterations=20)),
+    "sirt": ("sirt", SirtConfig()),
+    "cgls": ("cgls", CglsConfig()),
+    "tv": ("tv", TvConfig()),
+}
+"""By the name in tables: without a number, iterations and weights are chosen blind."""
+
+
+def classical(case: Case, name: str, options: Options) -> dict[str, float]:
+    """PSNR, seconds and what was chosen of a classical method."""
+    method, settings = CLASSICAL[name]
+
+    def make() -> dict[str, float]:
+        begin = time.perf_counter()
+        found = _reconstructed(case, method, settings, options)
+        seconds = time.perf_counter() - begin
+        return {"psnr": case.psnr(found.volume), "seconds": seconds, **found.chosen}
+
+    return once(options.out / "ct" / f"{case.name}-{name.replace(' ', '-')}.json", to_plain(settings), make)
+
+
+def tv_oracle(case: Case, blind: float, options: Options) -> dict[str, float]:
+    """The best PSNR of total variation whose weight is picked against the truth, around the blind one."""
+
+    def make() -> dict[str, float]:
+        tried = {}
+        for step in ORACLE_STEPS:
+            weight = blind * 10**step
+            tried[weight] = case.psnr(_reconstructed(case, "tv", TvConfig(weight=weight), options).volume)
+        best = max(tried, key=lambda weight: tried[weight])
+        return {"psnr": tried[best], "weight": best}
+
+    asked = {"blind": blind, "steps": list(ORACLE_STEPS)}
+    return once(options.out / "ct" / f"{case.name}-tv-oracle.json", asked, make)
+
+
+def neural(case: Case, preset: str, options: Options, steps: int | None = None) -> dict[str, float]:
+    """A preset: ``psnr`` of the state that held-out rays chose, ``best`` of the iterate nearest to the truth."""
+    config = load_preset(preset).config("cpu" if options.device == "auto" else options.device, case.scan)
+    assert isinstance(config, CtConfig)
+    steps = steps or config.steps
+    assert steps is not None
+    config = dataclasses.replace(
+        config,
+        out=options.out / "ct",
+        name=f"{case.name}-{preset}",
+        overwrite=True,
+        steps=steps,
+        preview_every=steps + 1,
+        checkpoint_every=steps + 1,
+        device=options.device,
+        threads=options.threads,
+        seed=options.seed,
+    ).resolved()
+    asked = to_plain(dataclasses.replace(config, threads=None))
+    return once(options.out / "ct" / f"{case.name}-{preset}.json", asked, lambda: _trained(case, config))
+
+
+def _trained(case: Case, config: CtConfig) -> dict[str, float]:
+    device, precision = prepare(config)
+    run = RunFolder.create(config, "bench")
+    begin = time.perf_counter()
+    task = CtTask.from_data(config, device, precision)
+    ready = time.perf_counter() - begin
+    trainer = Trainer(task, config, config.optimizer, run, device, precision)
+    assert config.steps is not None
+    every = max(1, config.steps // LOOKS)
+    seen: list[float] = []
+
+    def visit(step: int, scalars: dict[str, float]) -> None:
+        if step % every == 0 or step == config.steps:
+            seen.append(case.psnr(task.volume()))
+
+    figures = trainer.train(visit)
+    if figures["stopped"]:
+        raise KeyboardInterrupt
+    last = seen[-1]
+    best = trainer.best
+    if best is not None and best.state is not None:
+        task.load_state_dict(best.state)
+    return {
+        "psnr": case.psnr(task.volume()),
+        "best": max(seen),
+        "last": last,
+        "step": float(config.steps if best is None else best.step),
+        "seconds": ready + figures["seconds"],
+    }
+
+
+def _reconstructed(case: Case, method: str, settings: Any, options: Options) -> Any:
+    device = set_up(options.device, options.threads)
+    scan = load_scan(case.scan).load()
+    projections: Float[Tensor, "a rows columns"] = tensor_of(scan, device)
+    with torch.no_grad():
+        return reconstruct(method, projections, scan.geometry.to(device), scan.grid, settings)
+
+
+def once(record: Path, asked: Any, make: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What ``make`` gives, from the record where it was made for the same question before."""
+    asked = json.loads(json.dumps(asked))
+    if record.is_file():
+        saved = json.loads(record.read_text())
+        if saved["asked"] == asked:
+            return dict(saved["figures"])
+    figures = make()
+    write_atomic(record, json.dumps({"asked": asked, "figures": figures}).encode())
+    return figures
