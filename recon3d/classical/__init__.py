@@ -84,11 +84,11 @@ def reconstruct(
         return every * fitted_views(len(geometry)).to(every)[:, None, None]
 
     if isinstance(options, TvConfig):
-        weight = options.weight
+        weight, start = options.weight, None
         if weight is None:
-            weight = choose_weight(projector, projections, fitted(), options.nonnegative, progress)
+            weight, start = choose_weight(projector, projections, fitted(), options.nonnegative, progress)
             chosen["weight"] = weight
-        state = tv(projector, projections, every, weight, options.iterations, options.nonnegative, progress=progress)
+        state = tv(projector, projections, every, weight, options.iterations, options.nonnegative, start, progress)
         return Reconstruction(state.volume, chosen)
 
     def iterates(rays: Tensor) -> Iterator[Tensor]:

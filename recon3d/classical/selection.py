@@ -68,22 +68,24 @@ def choose_weight(
     rays: Float[Tensor, "a rows columns"],
     nonnegative: bool,
     progress: Progress = silent,
-) -> float:
-    """The weight of the total variation whose solution predicts the rays with weight 0 best."""
+) -> tuple[float, State]:
+    """The weight of the total variation whose solution predicts the rays with weight 0 best, and that solution."""
     held = Held(projector, projections, rays)
-    best, chosen, since = float("inf"), WEIGHTS[0], 0
+    best: tuple[float, float, State] | None = None
     state: State | None = None
+    since = 0
     for number, weight in enumerate(WEIGHTS):
         state = tv(projector, projections, rays, weight, STEPS, nonnegative, state)
         error = float(held.squares(state.volume).mean())
         progress(number + 1, len(WEIGHTS))
-        if error < best:
-            best, chosen, since = error, weight, 0
+        if best is None or error < best[0]:
+            best, since = (error, weight, state), 0
         else:
             since += 1
             if since == PATIENCE:
                 break
-    return chosen
+    assert best is not None
+    return best[1:]
 
 
 class Held:
