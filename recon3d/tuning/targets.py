@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recon3d.config import NerfConfig, RunConfig, SignalConfig, task_of
+from recon3d.config import CtConfig, NerfConfig, RunConfig, SignalConfig, task_of
 from recon3d.errors import UserError
 from recon3d.tuning.options import Binning
 from recon3d.tuning.signals import SignalTarget
 from recon3d.tuning.spectrum import Bins
 from recon3d.tuning.views import ViewsTarget
+from recon3d.tuning.volumes import VolumeTarget
 
 
 @runtime_checkable
@@ -53,4 +54,6 @@ def target_of(config: RunConfig, device: torch.device) -> Target:
         return ViewsTarget.read(config, device)
     if isinstance(config, SignalConfig):
         return SignalTarget.read(config, device)
+    if isinstance(config, CtConfig):
+        return VolumeTarget.read(config, device)
     raise UserError(f"tune: {task_of(config)} has no sampled signal whose spectrum could be compared")
