@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from recon3d.bench.ct import ct_cone, ct_sparse
+from recon3d.bench.ct_measured import ct_helsinki, ct_tooth
 from recon3d.bench.fresh import fresh_image
 from recon3d.bench.occupancy import sl2a_occupancy
 from recon3d.bench.options import Options
@@ -33,5 +34,7 @@ BENCHES: dict[str, Callable[[Options], Report]] = {
     "signal-step": signal_step,
     "ct-sparse": ct_sparse,
     "ct-cone": ct_cone,
+    "ct-tooth": ct_tooth,
+    "ct-helsinki": ct_helsinki,
     "rates": rates,
 }

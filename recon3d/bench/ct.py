@@ -30,7 +30,6 @@ def ct_sparse(options: Options) -> Report:
     image = options.chosen_images((PHANTOM,), (PHANTOM,))[0]
     views = options.views or (CURVE if options.full else (20,))
     size = options.size or 256
-    steps = None if options.steps is None else max(options.steps)
     report = Report(
         "ct-sparse",
         f"{Path(image).stem} at {size} x {size}, clean and with {1e4:g} photons: PSNR (ASTRA's)",
@@ -46,7 +45,7 @@ def ct_sparse(options: Options) -> Report:
         for noisy in (False, True):
             column = f"{count} noisy" if noisy else str(count)
             case = slice_case(image, count, noisy, size, options.out / "ct", options.seed)
-            _fill(report, column, case, models, options, steps)
+            _fill(report, column, case, models, options)
             if size == 256:
                 for model, value in ASTRA.get((Path(image).stem, column), {}).items():
                     paper.setdefault(model, {})[column] = value
@@ -61,7 +60,6 @@ def ct_cone(options: Options) -> Report:
     (``--full``: 128^3)."""
     models = options.chosen_models(("fdk", "tv", "ct_cone"), ("fdk", "sirt 200", "tv", "ct_cone"))
     size = options.size or (128 if options.full else 64)
-    steps = None if options.steps is None else max(options.steps)
     views = options.views or (50, 25)
     kinds = ("porous", "shepp-logan")
     report = Report(
@@ -73,15 +71,13 @@ def ct_cone(options: Options) -> Report:
     for kind in kinds:
         for count in views:
             case = cone_case(kind, count, size, options.out / "ct", options.seed)  # type: ignore[arg-type]
-            _fill(report, f"{kind} {count}", case, models, options, steps)
+            _fill(report, f"{kind} {count}", case, models, options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     report.notes.append(f"peak memory of the process: {peak:.0f} MB")
     return report
 
 
-def _fill(
-    report: Report, column: str, case: Case, models: tuple[str, ...], options: Options, steps: int | None
-) -> None:
+def _fill(report: Report, column: str, case: Case, models: tuple[str, ...], options: Options) -> None:
     """One column: every method's PSNR; seconds under "COLUMN seconds" in the files."""
 
     def put(row: str, figures: dict[str, float], key: str = "psnr") -> None:
@@ -91,7 +87,7 @@ def _fill(
 
     for model in models:
         if model.startswith("ct_"):
-            figures = neural(case, model, options, steps)
+            figures = neural(case, model, options)
             put(f"{model} blind", figures)
             put(f"{model} best", figures, "best")
         else:

@@ -75,16 +75,36 @@ def tv_oracle(case: Case, blind: float, options: Options) -> dict[str, float]:
     return once(options.out / "ct" / f"{case.name}-tv-oracle.json", asked, make)
 
 
-def neural(case: Case, preset: str, options: Options, steps: int | None = None) -> dict[str, float]:
+def neural(case: Case, preset: str, options: Options) -> dict[str, float]:
     """A preset: ``psnr`` of the state that held-out rays chose, ``best`` of the iterate nearest to the truth."""
-    config = load_preset(preset).config("cpu" if options.device == "auto" else options.device, case.scan)
+    config = preset_config(case.scan, preset, options)
+    assert config.steps is not None
+    every = max(1, config.steps // LOOKS)
+
+    def make() -> dict[str, float]:
+        seen: list[float] = []
+
+        def look(task: CtTask, step: int) -> None:
+            if step % every == 0 or step == config.steps:
+                seen.append(case.psnr(task.volume()))
+
+        task, figures = trained_task(case.scan, preset, options, look)
+        return {"psnr": case.psnr(task.volume()), "best": max(seen), "last": seen[-1], **figures}
+
+    asked = to_plain(dataclasses.replace(config, threads=None))
+    return once(options.out / "ct" / f"{config.name}.json", asked, make)
+
+
+def preset_config(scan: Path, preset: str, options: Options) -> CtConfig:
+    """A preset for a scan of a benchmark; ``options.steps`` stands in for its own number."""
+    config = load_preset(preset).config("cpu" if options.device == "auto" else options.device, scan)
     assert isinstance(config, CtConfig)
-    steps = steps or config.steps
+    steps = config.steps if options.steps is None else max(options.steps)
     assert steps is not None
-    config = dataclasses.replace(
+    return dataclasses.replace(
         config,
         out=options.out / "ct",
-        name=f"{case.name}-{preset}",
+        name=f"{scan.stem}-{preset}",
         overwrite=True,
         steps=steps,
         preview_every=steps + 1,
@@ -93,39 +113,30 @@ def neural(case: Case, preset: str, options: Options, steps: int | None = None) 
         threads=options.threads,
         seed=options.seed,
     ).resolved()
-    asked = to_plain(dataclasses.replace(config, threads=None))
-    return once(options.out / "ct" / f"{case.name}-{preset}.json", asked, lambda: _trained(case, config))
 
 
-def _trained(case: Case, config: CtConfig) -> dict[str, float]:
+def trained_task(
+    scan: Path, preset: str, options: Options, look: Callable[[CtTask, int], None] = lambda task, step: None
+) -> tuple[CtTask, dict[str, float]]:
+    """A preset's task in the state that held-out rays chose, with its step and the seconds of the training.
+
+    ``look`` is called with the task after every step; its time is not counted.
+    """
+    config = preset_config(scan, preset, options)
     device, precision = prepare(config)
     run = RunFolder.create(config, "bench")
     begin = time.perf_counter()
     task = CtTask.from_data(config, device, precision)
     ready = time.perf_counter() - begin
     trainer = Trainer(task, config, config.optimizer, run, device, precision)
-    assert config.steps is not None
-    every = max(1, config.steps // LOOKS)
-    seen: list[float] = []
-
-    def visit(step: int, scalars: dict[str, float]) -> None:
-        if step % every == 0 or step == config.steps:
-            seen.append(case.psnr(task.volume()))
-
-    figures = trainer.train(visit)
+    figures = trainer.train(lambda step, scalars: look(task, step))
     if figures["stopped"]:
         raise KeyboardInterrupt
-    last = seen[-1]
-    best = trainer.best
+    best, step = trainer.best, figures["steps"]
     if best is not None and best.state is not None:
         task.load_state_dict(best.state)
-    return {
-        "psnr": case.psnr(task.volume()),
-        "best": max(seen),
-        "last": last,
-        "step": float(config.steps if best is None else best.step),
-        "seconds": ready + figures["seconds"],
-    }
+        step = best.step
+    return task, {"step": float(step), "seconds": ready + figures["seconds"]}
 
 
 def _reconstructed(case: Case, method: str, settings: Any, options: Options) -> Any:

@@ -83,7 +83,7 @@ def test_methods_and_presets_of_a_case(tmp_path, options):
     fbp, sirt, tv = (classical(case, name, options) for name in ("fbp", "sirt", "tv"))
     assert fbp["psnr"] < sirt["psnr"] and {"iterations", "weight"} <= {*sirt, *tv}
     assert tv_oracle(case, tv["weight"], options)["psnr"] >= tv["psnr"] - 1e-6
-    found = neural(case, "ct_parallel", options, steps=60)
+    found = neural(case, "ct_parallel", dataclasses.replace(options, steps=(60,)))
     assert found["psnr"] > 17 and found["best"] >= found["last"]
     assert 0 < found["step"] <= 60 and math.isfinite(found["seconds"])
 
@@ -100,3 +100,24 @@ def test_tables(options):
     assert set(BENCHES["ct-cone"](deep).figures) == {"fdk", "ct_cone blind", "ct_cone best"}
     with pytest.raises(UserError, match="views"):
         dataclasses.replace(options, views=(1,))
+
+
+def test_measured_scans(shared_data, options):
+    small = dataclasses.replace(options, steps=(3,), models=("fbp", "ct_sparse"))
+    tooth = dataclasses.replace(small, images=(str(shared_data / "ct" / "tooth.h5"),))
+    report = BENCHES["ct-tooth"](tooth)
+    column = float(report.title.rsplit(" ", 1)[1])
+    assert abs(column - 295.5) < 0.5
+    assert report.figures["all views, fbp"]["psnr_unseen"] > report.figures["fbp"]["psnr_unseen"]
+    assert (options.out / "ct-tooth-slices.png").is_file()
+    challenge = dataclasses.replace(small, images=(str(shared_data / "ct" / "htc2022"),), views=(360,), size=128)
+    found = BENCHES["ct-helsinki"](dataclasses.replace(challenge, models=("fbp",)))
+    assert found.figures["fbp"]["tb 360"] > 0.9
+
+
+def test_measured_scans_need_their_data(options):
+    for name in ("ct-tooth", "ct-helsinki"):
+        with pytest.raises(UserError, match="--images"):
+            BENCHES[name](options)
+        with pytest.raises(UserError, match="no such file"):
+            BENCHES[name](dataclasses.replace(options, images=("nowhere",)))
