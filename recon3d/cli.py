@@ -15,12 +15,12 @@ from recon3d import __version__
 from recon3d.errors import UserError
 
 COMMANDS = {
-    "train": "train a field: recon3d train nerf FOLDER, train shape MESH, train image FILE (audio, video)",
+    "train": "train a field: recon3d train nerf FOLDER, train shape MESH, train ct_sparse SCAN, train image FILE",
     "tune": "choose a field's frequencies from the data before training: recon3d tune image FILE",
     "fit-many": "a run for every file of a folder, and a table: recon3d fit-many image FOLDER",
     "resume": "continue a stopped run",
     "eval": "measure a run against its data, or a mesh against another: recon3d eval mesh A B",
-    "render": "render a run: a camera path, or an image, a sound, a video at any size or rate",
+    "render": "render a run: a camera path, slices, or an image, a sound, a video at any size or rate",
     "export": "export a mesh, or a signal as a file of weights",
     "decode": "sample a file of weights that export signal wrote",
     "ct": "reconstruct a scan by FBP, FDK, SIRT, CGLS or total variation: recon3d ct fbp SCAN",

@@ -31,6 +31,12 @@ EVERY_HELP = [
     (["data"], ["toy"]),
     (["data", "toy"], ["--out", "--size", "--train", "--test", "--seed"]),
     (["doctor"], ["doctor"]),
+    (["ct"], ["fbp", "fdk", "sirt", "cgls", "tv"]),
+    (["ct", "fbp"], ["--filter", "--views", "--angle-range", "--output"]),
+    (["ct", "tv"], ["--weight", "--iterations", "--reference", "--mask", "--geometry"]),
+    (["train", "ct_sparse"], ["--views", "--tv", "--projector", "--ensemble", "--holdout", "--volume.shape"]),
+    (["eval"], ["--reference", "--mask", "ct"]),
+    (["render"], ["--axis", "--window"]),
 ]
 
 
