@@ -21,7 +21,7 @@ Activation = Literal["softplus", "relu", "none"]
 class RaysConfig:
     """How the ray projector samples the field."""
 
-    batch: int = 2048
+    batch: int = 1024
     """Rays a step."""
     samples_per_diagonal: int = 512
     """Samples that a diagonal of the field's cube would hold if all of it were occupied: sets the step along rays."""

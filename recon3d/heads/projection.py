@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recon3d.config import RenderConfig
 from recon3d.config.ct import RaysConfig
+from recon3d.errors import UserError
 from recon3d.geometry.boxes import Normalizer, intersect_unit_cube
 from recon3d.geometry.cameras import Rays
 from recon3d.geometry.grids import grid_points
@@ -217,10 +218,21 @@ class RayProjector(nn.Module):
 
     @torch.no_grad()
     def update(self, value_fn: ValueFn, step: int, generator: torch.Generator) -> None:
-        """Look where the volume is not empty; see :meth:`OccupancyGrid.update`."""
-        if self.config.threshold > 0:
+        """Look where the volume is not empty; see :meth:`OccupancyGrid.update`.
+
+        Raises:
+            UserError: it is empty everywhere.
+        """
+        if self.config.threshold == 0:
+            return
+        try:
             # The grid's threshold is for opacities, density times step; here it is for the values themselves.
             self.grid.update(lambda x: value_fn(x[:, : self.dim]).abs() / self.grid.step, step, generator)
+        except UserError:
+            raise UserError(
+                f"the field is empty everywhere at step {step}: lower --optimizer.learning-rate, or give "
+                "--rays.threshold 0"
+            ) from None
 
     def occupied_at(self, points: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
         """Whether points of the field lie in occupied cells."""

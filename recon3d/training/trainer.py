@@ -205,7 +205,7 @@ class Trainer:
                 raise
             raise UserError(
                 f"out of memory at step {self.progress.step} on {self.device}: give smaller batches or smaller images "
-                "(nerf: --samples, --downscale; image, audio, video, shape: --batch, --chunk); "
+                "(nerf: --samples, --downscale; image, audio, video, shape: --batch, --chunk; ct: --chunk, --bin); "
                 "the last checkpoint is intact"
             ) from None
         scalars["learning_rate"] = self.base_rates[0] * factor

@@ -8,6 +8,7 @@ from torch import nn
 
 from recon3d.classical import Projector
 from recon3d.config.ct import RaysConfig
+from recon3d.errors import UserError
 from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
 from recon3d.heads.projection import (
     RayProjector,
@@ -152,6 +153,12 @@ def test_with_threshold_0_nothing_is_skipped():
     head = RayProjector(RaysConfig(grid=8, threshold=0.0), VolumeGrid((8, 8, 8), (1.0, 1.0, 1.0)))
     head.update(lambda x: torch.zeros(len(x)), 0, torch.Generator())
     assert bool(head.grid.occupied.all())
+
+
+def test_an_empty_field_is_told():
+    head = RayProjector(RaysConfig(grid=8), VolumeGrid((8, 8, 8), (1.0, 1.0, 1.0)))
+    with pytest.raises(UserError, match="empty everywhere at step 3"):
+        head.update(lambda x: torch.zeros(len(x)), 3, torch.Generator())
 
 
 def test_rays_that_miss_the_volume_measure_nothing():
