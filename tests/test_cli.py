@@ -135,7 +135,7 @@ def test_a_folder_that_is_no_run(capsys, tmp_path, command):
         (["train", "nerf", "--data", "x", "--steps", "0"], ["steps is 0"]),
         (["train", "nerf", "--data", "x", "--downscale", "0"], ["downscale is 0"]),
         (["train", "nerf", "--data", "x", "--optimizer.betas", "0.9", "1.5"], ["optimizer.betas"]),
-        (["export", "pointcloud", "x"], ["export", "mesh"]),
+        (["export", "hologram", "x"], ["export", "mesh"]),
         (["export"], ["export", "mesh"]),
         (["data", "cube"], ["data", "toy"]),
         (["data", "toy", "--out", "x", "--size", "1"], ["size is 1"]),
