@@ -20,9 +20,9 @@ class SurfaceFieldConfig(RadianceFieldConfig):
     normals: Literal["numerical", "analytic"] = "numerical"
     """numerical: differences over a cell of the finest level in use (Neuralangelo); analytic: by autograd."""
     first_levels: int = 4
-    """Levels of a hash grid that are in use from the start."""
-    level_every: int = 100
-    """Steps after which each further one follows (0: all at once)."""
+    """Levels of a hash grid that are in use from the start, where the others follow."""
+    level_every: int = 0
+    """Steps after which each further one follows, coarse to fine (0: all are in use from the start)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,9 +35,9 @@ class SurfaceFieldConfig(RadianceFieldConfig):
 class SurfaceRenderConfig(RenderConfig):
     """Volume rendering of a signed distance field."""
 
-    weights: Literal["neus", "volsdf"] = "neus"
-    """neus: unbiased weights of a logistic distribution around the surface (Wang et al. 2021); volsdf: a density that
-    is the Laplace distribution of the distance (Yariv et al. 2021)."""
+    weights: Literal["neus", "volsdf"] = "volsdf"
+    """volsdf: a density that is the Laplace distribution of the distance (Yariv et al. 2021): carves hollows faster;
+    neus: unbiased weights of a logistic distribution around the surface (Wang et al. 2021)."""
     sharpness: float = 30.0
     """Of the rendered surface at the start, per field unit: NeuS's s, one over VolSDF's beta; it is learned."""
     sharpness_rate: float = 1e-2
@@ -56,7 +56,7 @@ class SurfaceConfig(PhotographsConfig):
 
     loss: Literal["l1", "huber", "mse"] = "l1"
     """Of colours."""
-    eikonal: float = 0.1
+    eikonal: float = 0.003
     """Weight of (|gradient| - 1)^2 (Gropp et al. 2020), on the surface that the rays see and anywhere in the box."""
     space_points: int = 1024
     """Points of a step anywhere in the box, where the eikonal term is taken too."""
@@ -64,7 +64,7 @@ class SurfaceConfig(PhotographsConfig):
     """Weight of |Laplacian| on the surface that the rays see (Neuralangelo, equation 6)."""
     curvature_steps: int = 1000
     """The curvature's weight falls by a factor of e over so many steps."""
-    mask: float = 0.1
+    mask: float = 0.02
     """Weight of the cross-entropy between the rays' opacity and the images' alpha, where they have it."""
     plain_share: float = 0.1
     """Share of the rays whose colour is asked for without a viewing direction: what a mesh is painted with."""

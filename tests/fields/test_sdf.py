@@ -55,7 +55,7 @@ def test_it_starts_as_a_sphere(encoder, network):
 
 def test_it_can_leave_the_sphere():
     """The damped weights learn: the field is fitted to a box's distance."""
-    field, x = make(), points(2000)
+    field, x = make(first_levels=4, level_every=1000), points(2000)
     truth = box_distance(x)
     optimizer = torch.optim.Adam(field.parameters(), lr=1e-2, eps=1e-15)
     for _ in range(150):

@@ -24,6 +24,8 @@ CONFIG = SurfaceConfig(
     samples=4096,
     max_rays=512,
     space_points=128,
+    eikonal=0.1,
+    mask=0.1,
     field=SurfaceFieldConfig(
         hash_grid=HashGridConfig(levels=5, log2_size=13, coarsest=8, finest=64),
         width=16,
@@ -31,7 +33,9 @@ CONFIG = SurfaceConfig(
         first_levels=2,
         level_every=10,
     ),
-    head=SurfaceRenderConfig(grid=32, samples_per_diagonal=128, update_every=8, warmup_steps=32, sharpness_rate=0.05),
+    head=SurfaceRenderConfig(
+        weights="neus", grid=32, samples_per_diagonal=128, update_every=8, warmup_steps=32, sharpness_rate=0.05
+    ),
 ).resolved()
 
 
