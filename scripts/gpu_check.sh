@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one call of under ten minutes and without a network: the GPU tests, the kernels'
-# benchmark, image fitting by five models, and, where the Lego scene lies in carry/lego, training for 5, 15 and 60
+# benchmark and the projector's, image fitting by five models, and, where the Lego scene lies in carry/lego, training for 5, 15 and 60
 # seconds with evaluation, and the parts of a training step.
 #
 #   scripts/gpu_check.sh OUT
 #
 # Needs PyTorch and Triton; whatever else is missing is taken from wheels in carry/wheels. OUT gets tests.xml,
-# kernels.json, step.json, log.txt, and summary.json: of every part the exit status, the seconds, and the figures it printed.
+# kernels.json, projection.json, step.json, log.txt, and summary.json: of every part the exit status, the seconds, and the figures it printed.
 # A part that fails does not stop the others. The exit status is that of the GPU tests, or 1 where there is no GPU.
 set -uo pipefail
 
@@ -77,6 +77,7 @@ recon3d() {
 part tests 200 "$python" -m pytest -q -m gpu tests -p no:cacheprovider --junitxml="$out/tests.xml"
 tests=$?
 part kernels 100 "$python" scripts/bench_kernels.py --device cuda --seconds 0.3 --json "$out/kernels.json"
+part projection 40 "$python" scripts/bench_projection.py --device cuda --seconds 1 --json "$out/projection.json"
 
 recon3d signals 120 bench spder-image --models siren spder ours sl2a hash_grid --steps 25 100 500 --device cuda \
     --out "$work/bench"
