@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from recon3d.config import SurfaceRenderConfig
 from recon3d.geometry.cameras import Rays
-from recon3d.heads.volume import Rendering, VolumeRenderer, _Seen, half_light
+from recon3d.heads.volume import Rendering, VolumeRenderer, Seen, half_light
 from recon3d.kernels import composite
 
 GAP = 1.5
@@ -133,7 +133,7 @@ class SurfaceRenderer(VolumeRenderer):
             return s * torch.sigmoid(-s * distance)
         return laplace_density(distance, s)
 
-    def _densities(self, values: Float[Tensor, "k"], seen: _Seen) -> Float[Tensor, "k"]:
+    def _densities(self, values: Float[Tensor, "k"], seen: Seen) -> Float[Tensor, "k"]:
         distance = values.index_select(0, seen.order)
         if self.config.weights == "volsdf":
             return laplace_density(distance, self.sharpness)

@@ -102,7 +102,7 @@ class VolumeRenderer(nn.Module):
         """Look where the field is worth marching; see :meth:`OccupancyGrid.update`."""
         self.grid.update(lambda x: field.geometry(x)[0], step, generator)
 
-    def _densities(self, values: Float[Tensor, "k"], seen: _Seen) -> Float[Tensor, "k"]:
+    def _densities(self, values: Float[Tensor, "k"], seen: Seen) -> Float[Tensor, "k"]:
         """Ray after ray, the densities that the field's ``values`` (in the order of their evaluation) stand for."""
         return values.index_select(0, seen.order)
 
@@ -138,7 +138,7 @@ class VolumeRenderer(nn.Module):
         return half_light(self._densities(seen.geometry[0], seen), seen.t, seen.dt, seen.offsets)
 
     @torch.no_grad()
-    def _front_to_back(self, field: GeometryLike, rays: Rays, jitter: Tensor) -> _Seen:
+    def _front_to_back(self, field: GeometryLike, rays: Rays, jitter: Tensor) -> Seen:
         """Find the samples that light reaches, so that colours and gradients are computed for no others.
 
         In rounds: the first samples of every ray, then more of each ray that still has light.
@@ -173,11 +173,11 @@ class VolumeRenderer(nn.Module):
         order[place] = torch.arange(len(place), device=place.device)
         index = index.index_select(0, order)
         t, dt = t.index_select(0, index), dt.index_select(0, index)
-        return _Seen(ray, points, encoded, (sigma, features), order, visible, t, dt)
+        return Seen(ray, points, encoded, (sigma, features), order, visible, t, dt)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """The K samples that light reaches. ``ray``, ``points``, ``encoded`` and ``geometry`` are in the order of their
     evaluation; ``order`` (K,) brings them ray after ray, as ``offsets`` (N + 1,), ``t`` and ``dt`` have them."""
 
