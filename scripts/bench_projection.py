@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.kernels import back_project, project
 
 SIDE, VIEWS, COLUMNS, CONE_VIEWS = 256, 180, 363, 50

@@ -23,7 +23,8 @@ from recon3d.data.phantoms import Ellipsoids, porous, shepp_logan
 from recon3d.data.scan import Scan
 from recon3d.data.volume_files import read_volume
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 PHOTONS = 1e4
 PEAK = 4.0

@@ -28,7 +28,7 @@ from recon3d.data.scan_files import read_scan
 from recon3d.data.scan_preprocess import prepare
 from recon3d.data.volume_files import read_volume
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import VolumeGrid
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.metrics import volume as metrics
 from recon3d.tasks.ct_data import tensor_of
 from recon3d.tasks.ct_pictures import beside, bright, grey

@@ -21,7 +21,8 @@ from recon3d.classical.selection import choose_iterations, choose_weight, fitted
 from recon3d.classical.variation import tv
 from recon3d.config.classical import CglsConfig, FbpConfig, SirtConfig, TvConfig
 from recon3d.errors import require
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 __all__ = ["METHODS", "Options", "Progress", "Projector", "Reconstruction", "reconstruct"]
 

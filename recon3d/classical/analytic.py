@@ -30,7 +30,8 @@ from recon3d.classical.projector import Progress, Projector, silent
 from recon3d.classical.redundancy import angular_steps, fan_weights
 from recon3d.config.classical import FbpConfig
 from recon3d.errors import require
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 _AT_ONCE = 2**18
 """Voxels, of a layer in some views, that are looked up in one go."""

@@ -21,7 +21,7 @@ from recon3d.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recon3d.geometry.scanner import VolumeGrid
+    from recon3d.geometry.voxels import VolumeGrid
 
 METHODS: dict[str, tuple[Any, str]] = {
     "fbp": (FbpConfig(), "filtered back-projection: parallel rays and fans"),

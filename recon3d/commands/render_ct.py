@@ -16,7 +16,7 @@ from recon3d.errors import UserError, require
 if TYPE_CHECKING:
     import torch
 
-    from recon3d.geometry.scanner import VolumeGrid
+    from recon3d.geometry.voxels import VolumeGrid
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def slices(grid: VolumeGrid, axis: str, at: float | None) -> Iterator[VolumeGrid
     Raises:
         UserError: a place outside the volume.
     """
-    from recon3d.geometry.scanner import VolumeGrid
+    from recon3d.geometry.voxels import VolumeGrid
 
     place = "xyz".index(axis)
     if at is not None:

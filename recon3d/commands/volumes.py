@@ -10,7 +10,7 @@ from recon3d.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recon3d.geometry.scanner import VolumeGrid
+    from recon3d.geometry.voxels import VolumeGrid
 
 
 def checked(path: Path) -> Path:

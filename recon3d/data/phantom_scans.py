@@ -9,7 +9,8 @@ import torch
 
 from recon3d.data.phantoms import porous, random_ellipsoids, shepp_logan
 from recon3d.data.scan import Scan
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.kernels import project
 
 Phantom = Literal["shepp-logan", "ellipses", "porous"]

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from recon3d.errors import require
 from recon3d.geometry.cameras import Rays
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 # Kak and Slaney, "Principles of Computerized Tomographic Imaging" (1988), tables 3.1 and 3.2 in the arrangement of
 # phantom3d: value, half axes, middle, turn about z in degrees. The values are Toft's (1996), of better contrast.

@@ -38,7 +38,8 @@ import torch
 from recon3d.data import npz, stacks
 from recon3d.data.stacks import Stack
 from recon3d.errors import UserError, require
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 Quantity = Literal["line_integrals", "transmission", "counts"]
 QUANTITIES = ("line_integrals", "transmission", "counts")

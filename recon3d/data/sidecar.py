@@ -23,7 +23,8 @@ from recon3d.data import npz, stacks
 from recon3d.data.scan import Scan
 from recon3d.data.stacks import LazyStack, Stack
 from recon3d.errors import UserError, require
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid, default_grid
+from recon3d.geometry.scanner import ScanGeometry, default_grid
+from recon3d.geometry.voxels import VolumeGrid
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from recon3d.errors import require
-from recon3d.geometry.scanner import VolumeGrid
+from recon3d.geometry.voxels import VolumeGrid
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from recon3d.data import hdf5, npz
 from recon3d.data.optional import library
 from recon3d.data.volume import Volume, grid_of
 from recon3d.errors import UserError, require
-from recon3d.geometry.scanner import VolumeGrid
+from recon3d.geometry.voxels import VolumeGrid
 
 _NAMES = ("values", "volume", "image", "data", "reconstruction")
 _ALIGNED = 1e-3  # of a direction's cosine

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from recon3d.errors import UserError, require
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 _TOLERANCE = 1e-9
 """Of lengths that are said to be equal, relative to the largest."""

@@ -19,7 +19,7 @@ from recon3d.errors import UserError
 from recon3d.geometry.boxes import Normalizer, intersect_unit_cube
 from recon3d.geometry.cameras import Rays
 from recon3d.geometry.grids import grid_points
-from recon3d.geometry.scanner import VolumeGrid
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.heads.occupancy import OccupancyGrid
 from recon3d.kernels import march_rays
 

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from recon3d.config import SurfaceRenderConfig
 from recon3d.geometry.cameras import Rays
-from recon3d.heads.volume import Rendering, VolumeRenderer, Seen, half_light
+from recon3d.heads.volume import Rendering, Seen, VolumeRenderer, half_light
 from recon3d.kernels import composite
 
 GAP = 1.5

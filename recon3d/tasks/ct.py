@@ -21,7 +21,7 @@ from recon3d.config import CtConfig, OptimizerConfig
 from recon3d.fields.field import Field
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.cameras import Rays
-from recon3d.geometry.scanner import VolumeGrid
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.heads.projection import (
     RayProjector,
     Support,

@@ -23,7 +23,8 @@ from recon3d.data.scan_files import read_scan
 from recon3d.data.scan_preprocess import prepare
 from recon3d.data.volume_files import read_volume
 from recon3d.errors import UserError, require
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 logger = logging.getLogger(__name__)
 

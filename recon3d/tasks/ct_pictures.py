@@ -10,7 +10,8 @@ from torch import Tensor
 from recon3d.classical.analytic import fbp
 from recon3d.config.classical import FbpConfig
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 GAP = 4
 """Pixels between pictures."""

@@ -14,7 +14,8 @@ from recon3d.config import CtConfig, RunConfig
 from recon3d.config.classical import FbpConfig, SirtConfig
 from recon3d.errors import UserError
 from recon3d.geometry.grids import grid_points
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.tasks import ct_data
 from recon3d.tuning.options import Binning
 from recon3d.tuning.signals import CHUNK, LONGEST, untrained_field, values_on

@@ -12,7 +12,8 @@ from recon3d.classical.redundancy import angular_steps, fan_weights
 from recon3d.config.classical import FbpConfig
 from recon3d.data.phantoms import random_ellipsoids
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 SIZE = 64.0
 SLICE = VolumeGrid((1, 64, 64), (1.0, 1.0, 1.0))

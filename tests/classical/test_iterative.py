@@ -13,7 +13,8 @@ from recon3d.classical.variation import differences, transpose_differences, tv, 
 from recon3d.config.classical import CglsConfig, FbpConfig, SirtConfig, TvConfig
 from recon3d.data.phantoms import random_ellipsoids
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 GRID = VolumeGrid((1, 32, 32), (1.0, 1.0, 1.0))
 TRUTH = random_ellipsoids(32.0, 1.0, count=5, seed=3, flat=True)

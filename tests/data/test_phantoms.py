@@ -16,7 +16,8 @@ from recon3d.data.phantoms import Ellipsoids, porous, random_ellipsoids, shepp_l
 from recon3d.data.scan import load_scan
 from recon3d.errors import UserError
 from recon3d.geometry.cameras import Rays
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 DOUBLE = torch.float64
 

@@ -9,7 +9,8 @@ import torch
 from recon3d.data import npz, stacks
 from recon3d.data.scan import is_scan, load_scan
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 from .scans import parallel_scan
 

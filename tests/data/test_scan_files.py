@@ -14,8 +14,9 @@ from scipy.io import savemat
 from recon3d.data import stacks
 from recon3d.data.scan_files import read_scan
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
 from recon3d.geometry.scanner_formats import to_tigre
+from recon3d.geometry.voxels import VolumeGrid
 
 from .scans import parallel_scan
 

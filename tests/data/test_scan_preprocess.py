@@ -23,7 +23,8 @@ from recon3d.data.scan_preprocess import (
     to_transmission,
 )
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid, default_grid
+from recon3d.geometry.scanner import ScanGeometry, default_grid
+from recon3d.geometry.voxels import VolumeGrid
 
 from .scans import disc_scan, parallel_scan
 

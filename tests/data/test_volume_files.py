@@ -13,7 +13,7 @@ from recon3d.classical import reconstruct
 from recon3d.data.scan_files import read_scan
 from recon3d.data.volume_files import read_volume
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import VolumeGrid
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.metrics.volume import mcc, segment
 
 VALUES = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)

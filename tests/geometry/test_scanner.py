@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid, default_grid
+from recon3d.geometry.scanner import ScanGeometry, default_grid
+from recon3d.geometry.voxels import VolumeGrid
 
 ANGLES = [0.0, 0.4, 2.0, 4.1]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
 from recon3d.geometry.scanner_formats import (
     from_astra,
     from_naf,
@@ -20,6 +20,7 @@ from recon3d.geometry.scanner_formats import (
     to_astra,
     to_tigre,
 )
+from recon3d.geometry.voxels import VolumeGrid
 
 ANGLES = torch.arange(7, dtype=torch.float64) * 0.9
 ASTRA = {

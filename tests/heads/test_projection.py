@@ -9,7 +9,8 @@ from torch import nn
 from recon3d.classical import Projector
 from recon3d.config.ct import RaysConfig
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.heads.projection import (
     RayProjector,
     Support,

@@ -13,7 +13,8 @@ from kernel_cases import DEVICES, SCANS, projection_inputs
 from torch.testing import assert_close
 
 from recon3d.data.phantoms import Ellipsoids, random_ellipsoids
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.kernels import back_project, project
 
 LENGTHS = st.floats(0.3, 3)

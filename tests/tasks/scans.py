@@ -6,7 +6,8 @@ import torch
 
 from recon3d.data.phantoms import shepp_logan
 from recon3d.data.scan import Scan
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 
 SIZE = 64.0
 

@@ -13,7 +13,8 @@ from recon3d.config.fields import HashGridConfig
 from recon3d.config.scans import PreprocessConfig, VolumeConfig
 from recon3d.data.scan import load_scan
 from recon3d.errors import UserError
-from recon3d.geometry.scanner import ScanGeometry, VolumeGrid
+from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.metrics.volume import psnr
 from recon3d.tasks import ct_data, new_task, restore_task
 from recon3d.tasks.ct import CtHeader, CtTask

@@ -9,7 +9,7 @@ from tasks.scans import cone_scan, slice_scan
 from recon3d.config import CtConfig, FieldConfig
 from recon3d.config.scans import VolumeConfig
 from recon3d.geometry.grids import grid_points
-from recon3d.geometry.scanner import VolumeGrid
+from recon3d.geometry.voxels import VolumeGrid
 from recon3d.tuning.tune import tune
 from recon3d.tuning.volumes import VolumeTarget, over_the_cube
 
