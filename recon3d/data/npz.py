@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from recon3d.data import stacks
 from recon3d.errors import UserError, require
+from recon3d.files import write_whole
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, ..., lengths of the name and the extra field
 _SMALL = 1 << 16
@@ -25,22 +25,14 @@ def write(path: Path, members: Mapping[str, Any]) -> None:
     Raises:
         UserError: it cannot be written there.
     """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+
+    def archive(file: IO[bytes]) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as members_in:
             for key, value in members.items():
-                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                with members_in.open(f"{key}.npy", "w", force_zip64=True) as member:
                     _write_array(member, value)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+
+    write_whole(path, archive)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -94,9 +86,3 @@ def _read_member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) ->
             raise ValueError("Object arrays cannot be loaded")
         order: Any = "F" if fortran else "C"
         return np.memmap(path, dtype, "r", file.tell(), shape, order)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -25,7 +25,7 @@ from jaxtyping import Float, UInt8
 
 from recon3d.errors import UserError
 from recon3d.export.texture import Textured
-from recon3d.export.whole import write_whole
+from recon3d.files import write_whole
 
 if TYPE_CHECKING:
     import trimesh

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from recon3d.errors import UserError
 from recon3d.export.meshfiles import vertex_colors
 from recon3d.export.triangles import face_normals
-from recon3d.export.whole import write_whole
+from recon3d.files import write_whole
 from recon3d.metrics.mesh import even_places
 
 if TYPE_CHECKING:

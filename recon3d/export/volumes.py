@@ -28,7 +28,7 @@ from torch import Tensor
 
 from recon3d.errors import UserError
 from recon3d.export.levelset import ValueFn
-from recon3d.export.whole import write_whole
+from recon3d.files import write_whole
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.voxels import VolumeGrid
 from recon3d.tasks.ct_data import scaled

@@ -35,6 +35,9 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+            what = error.strerror or error
+            raise UserError(
+                f"cannot write {path}: {what} (it cannot be written there; choose another place)"
+            ) from error
         raise
     return path
