@@ -155,16 +155,23 @@ def _back_project_plane(first, last, frames, projections, nx, sx, sy, divergent,
                 _spread_plane(value, values, nx, 1, qy - qx * step, step, layers, nx)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
-def _sum_space(values, slices, along, a0, da, na, across_a, b0, db, nb, across_b):
-    """Sum of the samples of a ray in space, as :func:`_sum_plane` with two axes across."""
-    kind = values.dtype.type
+@njit(nogil=True, cache=True)
+def _parts_in_space(a0, da, na, b0, db, nb, slices):
+    """The slices begin..end that a ray in space touches, and those inner..outer where all its neighbours exist."""
     begin, end = _between(a0, da, -1.0, na, 0, slices)
     begin, end = _between(b0, db, -1.0, nb, begin, end)
     inner, outer = _between(a0, da, 0.0, na - 1, begin, end)
     inner, outer = _between(b0, db, 0.0, nb - 1, inner, outer)
     if na < 2 or nb < 2 or inner == outer:
         inner, outer = end, end
+    return begin, end, inner, outer
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+def _sum_space(values, slices, along, a0, da, na, across_a, b0, db, nb, across_b):
+    """Sum of the samples of a ray in space, as :func:`_sum_plane` with two axes across."""
+    kind = values.dtype.type
+    begin, end, inner, outer = _parts_in_space(a0, da, na, b0, db, nb, slices)
     a, d, b, e = kind(a0), kind(da), kind(b0), kind(db)
     total = kind(0)
     for end_of in range(2):
@@ -199,12 +206,7 @@ def _sum_space(values, slices, along, a0, da, na, across_a, b0, db, nb, across_b
 def _spread_space(value, values, slices, along, a0, da, na, across_a, b0, db, nb, across_b):
     """The transpose of :func:`_sum_space`."""
     kind = values.dtype.type
-    begin, end = _between(a0, da, -1.0, na, 0, slices)
-    begin, end = _between(b0, db, -1.0, nb, begin, end)
-    inner, outer = _between(a0, da, 0.0, na - 1, begin, end)
-    inner, outer = _between(b0, db, 0.0, nb - 1, inner, outer)
-    if na < 2 or nb < 2 or inner == outer:
-        inner, outer = end, end
+    begin, end, inner, outer = _parts_in_space(a0, da, na, b0, db, nb, slices)
     a, d, b, e = kind(a0), kind(da), kind(b0), kind(db)
     for end_of in range(2):
         for i in range(outer if end_of else begin, end if end_of else inner):
