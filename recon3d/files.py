@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable
@@ -22,7 +24,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as file:
             temporary = Path(file.name)
             write(file)
             file.flush()
@@ -33,11 +35,24 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> Path:
         temporary.replace(path)
     except BaseException as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder itself may be what is wrong
+                temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            what = error.strerror or error
-            raise UserError(
-                f"cannot write {path}: {what} (it cannot be written there; choose another place)"
-            ) from error
+            raise cannot_write(path, error) from error
         raise
     return path
+
+
+def write_bytes(path: Path, payload: bytes) -> Path:
+    """:func:`write_whole` of what is there already."""
+    return write_whole(path, lambda file: file.write(payload))
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """What to tell of a write to ``path`` that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"{path}: the disk is full; what was saved before is intact: free some space and go on"
+            " (with a run: recon3d resume)"
+        )
+    return UserError(f"{path}: cannot be written ({error.strerror or error}); choose another place")

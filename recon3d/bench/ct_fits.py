@@ -23,9 +23,9 @@ from recon3d.classical import reconstruct
 from recon3d.config import CtConfig, load_preset, to_plain
 from recon3d.config.classical import CglsConfig, FbpConfig, SirtConfig, TvConfig
 from recon3d.data.scan import load_scan
+from recon3d.files import write_bytes
 from recon3d.tasks.ct import CtTask
 from recon3d.tasks.ct_data import tensor_of
-from recon3d.training.checkpoints import write_atomic
 from recon3d.training.machine import prepare, set_up
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import Trainer
@@ -155,5 +155,5 @@ def once(record: Path, asked: Any, make: Callable[[], dict[str, float]]) -> dict
         if saved["asked"] == asked:
             return dict(saved["figures"])
     figures = make()
-    write_atomic(record, json.dumps({"asked": asked, "figures": figures}).encode())
+    write_bytes(record, json.dumps({"asked": asked, "figures": figures}).encode())
     return figures

@@ -28,11 +28,11 @@ from recon3d.data.scan_files import read_scan
 from recon3d.data.scan_preprocess import prepare
 from recon3d.data.volume_files import read_volume
 from recon3d.errors import UserError
+from recon3d.files import write_bytes
 from recon3d.geometry.voxels import VolumeGrid
 from recon3d.metrics import volume as metrics
 from recon3d.tasks.ct_data import tensor_of
 from recon3d.tasks.ct_pictures import beside, bright, grey
-from recon3d.training.checkpoints import write_atomic
 from recon3d.training.machine import set_up
 
 EVERY = 4
@@ -186,4 +186,4 @@ def _volume(path: Path, model: str, options: Options) -> Volume:
 
 def _picture(volumes: list[Volume], path: Path, top: float) -> None:
     pictures: list[Any] = [grey(volume[0].flip(0), 0.0, 1.2 * top) for volume in volumes]
-    write_atomic(path, iio.imwrite("<bytes>", beside(pictures), extension=".png"))
+    write_bytes(path, iio.imwrite("<bytes>", beside(pictures), extension=".png"))

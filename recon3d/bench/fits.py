@@ -16,9 +16,9 @@ import torch
 
 from recon3d.bench.report import Curve
 from recon3d.config import SignalConfig, to_plain
+from recon3d.files import write_bytes
 from recon3d.metrics.signal import mse, psnr, spectrum_cosine
 from recon3d.tasks.signal import SignalTask
-from recon3d.training.checkpoints import write_atomic
 from recon3d.training.machine import prepare
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import Trainer
@@ -77,7 +77,7 @@ def fit(config: SignalConfig, at: Sequence[int], evaluate: Evaluation | None = N
         raise KeyboardInterrupt
     result = Fit(curve, measured, figures["seconds"] / figures["steps"], task.field.parameter_count())
     values = {"asked": asked, **dataclasses.asdict(result)}
-    write_atomic(record, json.dumps(values).encode())
+    write_bytes(record, json.dumps(values).encode())
     return result
 
 

@@ -29,10 +29,10 @@ from recon3d.config.signals import PLAIN_ADAM
 from recon3d.data.shape_distance import ShapeDistance
 from recon3d.data.shape_files import read_shape
 from recon3d.data.shape_samples import cube_of_shape
+from recon3d.files import write_bytes
 from recon3d.tasks.shape import ShapeTask, rule_of
 from recon3d.tasks.shape_evaluation import grid_overlap
 from recon3d.tasks.shape_pictures import shaded, surface_hits, true_hits
-from recon3d.training.checkpoints import write_atomic
 from recon3d.training.machine import prepare
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import Trainer
@@ -86,7 +86,7 @@ def sl2a_occupancy(options: Options) -> Report:
         truth = true_surface(config_of(options, file, names[0]))
         rows.append(np.concatenate([truth, *(iio.imread(found.picture) for found in fits.values())], axis=1))
     picture = folder / "surfaces.png"
-    write_atomic(picture, iio.imwrite("<bytes>", np.concatenate(rows), extension=".png"))
+    write_bytes(picture, iio.imwrite("<bytes>", np.concatenate(rows), extension=".png"))
     report.notes = [f"surfaces side by side, the truth first, then {', '.join(names)}: {picture}"]
     return report
 
@@ -150,7 +150,7 @@ def fit_shape(config: ShapeConfig, at: Sequence[int], grid: int, cells: int) -> 
     run.write_image("surface.png", surface_picture(task, cells))
     result = ShapeFit(iou, figures["seconds"] / figures["steps"], task.field.parameter_count(), picture)
     values = {"asked": asked, "iou": iou, "seconds_per_step": result.seconds_per_step, "parameters": result.parameters}
-    write_atomic(record, json.dumps(values).encode())
+    write_bytes(record, json.dumps(values).encode())
     return result
 
 
@@ -186,7 +186,7 @@ def knot_file(folder: Path) -> Path:
     lines += [f"{x:.9g} {y:.9g} {z:.9g}" for x, y, z in vertices.tolist()]
     lines += [f"3 {a} {b} {c}" for a, b, c in faces.tolist()]
     path = folder / "knot.off"
-    write_atomic(path, ("\n".join(lines) + "\n").encode())
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
     return path
 
 

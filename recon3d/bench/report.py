@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from recon3d.files import write_bytes
 from recon3d.metrics.pictures import line_plot
-from recon3d.training.checkpoints import write_atomic
 
 Curve = tuple[Sequence[float], Sequence[float]]
 
@@ -45,7 +45,7 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         values = {"title": self.title, "models": self.figures, "paper": dict(self.paper), "notes": self.notes}
         written = [folder / f"{self.name}.json", folder / f"{self.name}.csv"]
-        write_atomic(written[0], (json.dumps(values, indent=2) + "\n").encode())
+        write_bytes(written[0], (json.dumps(values, indent=2) + "\n").encode())
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(["model", "figure", "ours", "paper"])
@@ -53,14 +53,14 @@ class Report:
             for key, value in figures.items():
                 if isinstance(value, int | float):
                     writer.writerow([model, key, value, self.paper.get(model, {}).get(key, "")])
-        write_atomic(written[1], text.getvalue().encode())
+        write_bytes(written[1], text.getvalue().encode())
         if self.curves:
             import imageio.v3 as iio
 
             curves = {name: (np.asarray(x, float), np.asarray(y, float)) for name, (x, y) in self.curves.items()}
             picture = line_plot(curves, self.title, *self.axes)
             written.append(folder / f"{self.name}.png")
-            write_atomic(written[-1], iio.imwrite("<bytes>", picture, extension=".png"))
+            write_bytes(written[-1], iio.imwrite("<bytes>", picture, extension=".png"))
         return written
 
     def print(self) -> None:

@@ -17,10 +17,10 @@ from recon3d.bench.spder_images import bicubic_psnr, image_config
 from recon3d.config import AudioConfig, ImageConfig
 from recon3d.data.signal import Signal
 from recon3d.export.signals import write_signal
+from recon3d.files import write_bytes
 from recon3d.metrics.pictures import heat_map
 from recon3d.metrics.signal import band_energies, band_errors
 from recon3d.tasks.signal import SignalTask
-from recon3d.training.checkpoints import write_atomic
 
 PLANT_AND_CASTLE = {
     "siren3": {"psnr_500": (38.21 + 30.54) / 2},
@@ -173,5 +173,5 @@ def sl2a_spectral_bias(options: Options) -> Report:
 
         field[~present] = np.nan
         picture = heat_map(field, f"{name}: relative error", "step", "frequency", (0.0, float(steps)), (0.0, 1.0))
-        write_atomic(folder / f"{name}.png", iio.imwrite("<bytes>", picture, extension=".png"))
+        write_bytes(folder / f"{name}.png", iio.imwrite("<bytes>", picture, extension=".png"))
     return report

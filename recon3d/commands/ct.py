@@ -132,16 +132,16 @@ def write(path: Path, volume: Tensor, grid: VolumeGrid, figures: dict[str, Any],
     """The volume, and beside it a picture of its middle slices and the figures; each whole or not at all."""
     import imageio.v3 as iio
 
+    from recon3d.files import write_bytes
     from recon3d.tasks import ct_pictures
-    from recon3d.training.checkpoints import write_atomic
 
     volumes.write(path, volume, grid)
     stem = path.name.split(".")[0]
     slices, values = path.with_name(f"{stem}.png"), path.with_name(f"{stem}.json")
     picture = ct_pictures.compared(volume, None, ct_pictures.bright(volume))
-    write_atomic(slices, iio.imwrite("<bytes>", picture, extension=".png"))
+    write_bytes(slices, iio.imwrite("<bytes>", picture, extension=".png"))
     figures["seconds"] = round(time.perf_counter() - begin, 3)
-    write_atomic(values, (json.dumps(figures, indent=2) + "\n").encode())
+    write_bytes(values, (json.dumps(figures, indent=2) + "\n").encode())
     return [str(path), str(slices), str(values)]
 
 

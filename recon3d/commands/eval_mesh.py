@@ -53,9 +53,9 @@ def main(args: list[str]) -> dict[str, Any]:
     import numpy as np
 
     from recon3d.export.meshfiles import write_mesh
+    from recon3d.files import write_bytes
     from recon3d.metrics.mesh import compare_meshes
     from recon3d.metrics.mesh_topology import topology, volume_iou, welded
-    from recon3d.training.checkpoints import write_atomic
 
     meshes = [read_surface(path) for path in (options.mesh, options.reference)]
     mesh, reference = meshes
@@ -82,7 +82,7 @@ def main(args: list[str]) -> dict[str, Any]:
         "largest_vertex_error": float(distance.max()),
     }
     written = folder / "mesh_metrics.json"
-    write_atomic(written, (json.dumps(figures, indent=2) + "\n").encode())
+    write_bytes(written, (json.dumps(figures, indent=2) + "\n").encode())
     print(_told(figures, [score.threshold for score in scores.thresholds]))
     print(
         f"written: {written}, {files[0]} (viridis, 0 to {brightest:.4g}, which is {options.error_range:g} of B's box)"

@@ -83,7 +83,7 @@ def main(args: list[str]) -> dict[str, Any]:
     from recon3d.export.mesh import finish
     from recon3d.export.meshfiles import read_mesh, write_mesh, write_textured
     from recon3d.export.texture import check_size
-    from recon3d.training.checkpoints import write_atomic
+    from recon3d.files import write_bytes
 
     if options.texture is not None:
         check_size(options.texture)
@@ -127,7 +127,7 @@ def main(args: list[str]) -> dict[str, Any]:
     }
     _tell(figures, options.reference)
     written = folder / "mesh.json"
-    write_atomic(written, (json.dumps(figures, indent=2) + "\n").encode())
+    write_bytes(written, (json.dumps(figures, indent=2) + "\n").encode())
     print(f"written: {', '.join(figures['files'])}, {written}")
     return figures
 

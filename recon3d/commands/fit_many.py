@@ -218,7 +218,7 @@ def _table(rows: list[dict[str, Any]], folder: Path, out: Path) -> dict[str, Any
     """The rows with mean and standard deviation (of a sample), written as table.json and table.csv."""
     import numpy as np
 
-    from recon3d.training.checkpoints import write_atomic
+    from recon3d.files import write_bytes
 
     mean, deviation = {}, {}
     for name in COLUMNS:
@@ -235,12 +235,12 @@ def _table(rows: list[dict[str, Any]], folder: Path, out: Path) -> dict[str, Any
         "deviation": deviation,
         "rows": rows,
     }
-    write_atomic(out / "table.json", (json.dumps(figures, indent=2) + "\n").encode())
+    write_bytes(out / "table.json", (json.dumps(figures, indent=2) + "\n").encode())
     text = io.StringIO()
     writer = csv.DictWriter(text, ["file", *COLUMNS, "step_best", "run", "error"], lineterminator="\n")
     writer.writeheader()
     writer.writerows([*rows, {"file": "mean", **mean}, {"file": "standard deviation", **deviation}])
-    write_atomic(out / "table.csv", text.getvalue().encode())
+    write_bytes(out / "table.csv", text.getvalue().encode())
     return figures
 
 

@@ -124,6 +124,6 @@ def even(picture: Any) -> Any:
 def write_png(path: Path, picture: Any) -> None:
     import imageio.v3 as iio
 
-    from recon3d.training.checkpoints import write_atomic
+    from recon3d.files import write_bytes
 
-    write_atomic(path, iio.imwrite("<bytes>", picture, extension=".png"))
+    write_bytes(path, iio.imwrite("<bytes>", picture, extension=".png"))

@@ -34,7 +34,7 @@ def main(args: list[str]) -> dict[str, Any]:
 
     from tqdm import tqdm
 
-    from recon3d.training.checkpoints import write_atomic
+    from recon3d.files import write_bytes
     from recon3d.training.machine import prepare
     from recon3d.training.run_folder import RunFolder
     from recon3d.tuning import report
@@ -48,7 +48,7 @@ def main(args: list[str]) -> dict[str, Any]:
     print(report.table(tuning))
     picture = folder.write_image("spectra.png", report.picture(tuning))
     tuned = folder.path / f"{preset}_tuned.yaml"
-    write_atomic(tuned, report.preset_yaml(tuning, config, args[0], device.type).encode())
+    write_bytes(tuned, report.preset_yaml(tuning, config, args[0], device.type).encode())
     print(f"{report.sentence(tuning)} ({tuning.seconds:.1f} s)")
     print(f"written: {tuned}, {picture}")
     print(f"train with: recon3d train {tuned} {config.data}")

@@ -14,6 +14,7 @@ from jaxtyping import Num, Shaped, UInt8
 from recon3d.data.signal import Signal
 from recon3d.errors import UserError
 from recon3d.export.video import VideoWriter
+from recon3d.files import cannot_write
 
 _AUDIO_BLOCK = 2**16  # samples at once: libsndfile's Vorbis encoder overflows its stack on long writes
 _WAV = {8: "PCM_U8", 16: "PCM_16", 24: "PCM_24", 32: "FLOAT"}
@@ -44,7 +45,7 @@ def write_signal(signal: Signal, path: Path) -> Path:
         write(signal, temporary)
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; give another place or format") from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -15,9 +15,9 @@ from torch import Tensor
 import recon3d
 from recon3d.config import TASKS, FieldConfig, from_plain, to_plain
 from recon3d.errors import UserError
+from recon3d.files import write_bytes
 from recon3d.tasks.evaluation import Rendering
 from recon3d.tasks.signal import Header, SignalTask
-from recon3d.training.checkpoints import write_atomic
 
 WeightPrecision = Literal["float16", "float32"]
 TYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -50,7 +50,7 @@ def write_weights(rendering: Rendering, path: Path, precision: WeightPrecision =
     }
     tensors = {name: _narrowed(name, value, precision) for name, value in task.field.state_dict().items()}
     payload = safetensors.torch.save(tensors, metadata={_KEY: json.dumps(header, separators=(",", ":"))})
-    write_atomic(path, payload)
+    write_bytes(path, payload)
     return WeightFile(path, len(payload))
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +13,11 @@ from torch import Tensor
 
 import recon3d
 from recon3d.errors import UserError
+from recon3d.files import write_bytes
 
 PATTERN = "step_*.safetensors"
 KEPT = 2
 BEST = "best.safetensors"
-
-
-def write_atomic(path: Path, payload: bytes) -> None:
-    """Write a file under a temporary name, flush it to the disk, and give it its name.
-
-    Raises:
-        UserError: the disk is full or the folder cannot be written; ``path`` is then as it was before.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the folder itself may be what is wrong
-            temporary.unlink()
-        raise cannot_write(path, error) from None
-
-
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """What to tell of a write to ``path`` that failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(
-            f"{path}: the disk is full; what was saved before is intact: free some space and resume the run"
-        )
-    return UserError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
@@ -76,7 +45,7 @@ def write(path: Path, step: int, tensors: dict[str, Tensor], header: dict[str, A
     """One checkpoint file, whole or not at all."""
     header = {**header, "step": step, "recon3d": recon3d.__version__, "torch": torch.__version__}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, safetensors.torch.save(contiguous, metadata={"recon3d": json.dumps(header)}))
+    write_bytes(path, safetensors.torch.save(contiguous, metadata={"recon3d": json.dumps(header)}))
 
 
 def newest(folder: Path) -> Path:

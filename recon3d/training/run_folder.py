@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from recon3d.config import TASKS, RunConfig, from_plain, read_yaml, task_of, to_plain
 from recon3d.errors import UserError
-from recon3d.training.checkpoints import cannot_write, write_atomic
+from recon3d.files import cannot_write, write_bytes
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class RunFolder:
 
     def write_config(self, config: RunConfig) -> None:
         values = {"task": task_of(config), **to_plain(config)}
-        write_atomic(self.config_file, yaml.safe_dump(values, sort_keys=False).encode())
+        write_bytes(self.config_file, yaml.safe_dump(values, sort_keys=False).encode())
 
     def read_config(self) -> RunConfig:
         values = read_yaml(self.config_file)
@@ -111,16 +111,16 @@ class RunFolder:
         lines = path.read_text().splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         if len(kept) < len(lines):
-            write_atomic(path, "".join(line + "\n" for line in kept).encode())
+            write_bytes(path, "".join(line + "\n" for line in kept).encode())
 
     def write_image(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> Path:
         import imageio.v3 as iio
 
         path = self.path / name
-        write_atomic(path, iio.imwrite("<bytes>", image, extension=".png"))
+        write_bytes(path, iio.imwrite("<bytes>", image, extension=".png"))
         return path
 
     def write_json(self, name: str, values: dict[str, Any]) -> Path:
         path = self.path / name
-        write_atomic(path, (json.dumps(values, indent=2) + "\n").encode())
+        write_bytes(path, (json.dumps(values, indent=2) + "\n").encode())
         return path

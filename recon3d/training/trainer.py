@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from recon3d.config import OptimizerConfig, RunConfig, to_plain
 from recon3d.errors import UserError
+from recon3d.files import cannot_write
 from recon3d.training import checkpoints
 from recon3d.training.run_folder import RunFolder
 
@@ -141,7 +142,7 @@ class Trainer:
             with _summary_writer(self.run, self.progress.step) as writer:
                 return self._train(writer, visit)
         except OSError as error:
-            raise checkpoints.cannot_write(self.run.path, error) from None
+            raise cannot_write(self.run.path, error) from None
 
     def _train(self, writer: Any, visit: Callable[[int, dict[str, float]], None] | None) -> dict[str, Any]:
         writer.add_text("config", "```\n" + self.run.config_file.read_text() + "\n```")

@@ -223,7 +223,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setitem(meshfiles._WRITERS, "ply", full)
-    with pytest.raises(UserError, match=r"cannot write .*toy\.ply: No space left"):
+    with pytest.raises(UserError, match=r"toy\.ply: the disk is full"):
         write_mesh(trimesh.creation.icosphere(), tmp_path, "toy", ["ply"])
     assert (tmp_path / "toy.ply").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["toy.ply"]
@@ -239,6 +239,6 @@ def test_what_cannot_be_written_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite"):
         write_mesh(box, tmp_path, "toy")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_mesh(trimesh.creation.box(), tmp_path / "file", "toy")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

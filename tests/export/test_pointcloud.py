@@ -79,5 +79,5 @@ def test_what_cannot_be_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\.ply or \.pcd"):
         write_pointcloud(cloud, tmp_path / "points.xyz")
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_pointcloud(cloud, tmp_path / "taken" / "points.ply")

@@ -1,11 +1,9 @@
 """Checkpoints: exact, whole or not at all, and damaged ones are told."""
 
-import errno
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 import recon3d
 from recon3d.errors import UserError
 from recon3d.training import checkpoints
-from recon3d.training.checkpoints import load, newest, save, write_atomic
+from recon3d.training.checkpoints import load, newest, save
 
 from .disks import grow, tiny_disk
 
@@ -155,30 +153,6 @@ def damaged(path):
 # --- whole or not at all ---
 
 
-@pytest.mark.parametrize("step_of_writing", ["fsync", "replace", "open"])
-@pytest.mark.parametrize(
-    ("code", "said"), [(errno.ENOSPC, "disk is full"), (errno.EDQUOT, "disk is full"), (errno.EIO, "cannot be written")]
-)
-def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path, monkeypatch, step_of_writing, code, said):
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
-
-    def fail(*args, **kwargs):
-        raise OSError(code, os.strerror(code))
-
-    if step_of_writing == "fsync":
-        monkeypatch.setattr(os, "fsync", fail)
-    else:
-        monkeypatch.setattr(Path, step_of_writing, fail)
-    with pytest.raises(UserError, match=said) as caught:
-        write_atomic(path, b"new")
-    monkeypatch.undo()
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert path.read_bytes() == b"old"
-    assert names(tmp_path) == ["file"]
-
-
 def test_an_interruption_in_the_middle_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     first = save(tmp_path, 1, {"x": torch.tensor(1)}, {})
 
@@ -218,14 +192,6 @@ def test_killed_at_the_worst_moment(tmp_path, moment, left):
     assert done.returncode == -signal.SIGKILL
     tensors, header = load(newest(tmp_path))
     assert int(tensors["x"]) == header["step"] == left
-
-
-@pytest.mark.parametrize("place", ["a_file", "a_file/below"])
-def test_a_folder_that_cannot_be_is_told(tmp_path, place):
-    (tmp_path / "a_file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot be written") as caught:
-        write_atomic(tmp_path / place / "checkpoint", b"x")
-    assert "a_file" in str(caught.value)
 
 
 def test_a_full_disk(tmp_path):
