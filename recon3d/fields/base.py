@@ -15,6 +15,10 @@ class Encoder(nn.Module):
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         raise NotImplementedError
 
+    def tables(self) -> list[nn.Parameter]:
+        """Parameters (rows, f) of which the points of a step touch few rows."""
+        return []
+
     def recall(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
         """``forward(x)`` where its ``values`` are known already, from a pass without gradients; x is constant."""
         return values if not any(True for _ in self.parameters()) else self(x)

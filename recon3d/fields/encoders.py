@@ -68,6 +68,9 @@ class HashGrid(Encoder):
         shadow = table.detach().to(torch.get_autocast_dtype("cuda")) if half else None
         return self._weighted(hash_encode((x + 1) * 0.5, table, layout, shadow))
 
+    def tables(self) -> list[nn.Parameter]:
+        return [self.table]
+
     def recall(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
         layout, table = self._in_use()
         known = values[:, : layout.levels * layout.features]
@@ -164,6 +167,9 @@ class Chain(Encoder):
         super().__init__()
         self.links = nn.ModuleList(links)
         self.out_dim = links[-1].out_dim
+
+    def tables(self) -> list[nn.Parameter]:
+        return self.links[0].tables()  # those that have any take coordinates, so they come first
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         for link in self.links:

@@ -5,6 +5,7 @@ any float type), ``cpu.py`` the numba implementation, ``cuda.py`` the Triton one
 shapes and its gradient. Torch's dispatcher picks the implementation from the device of the tensors.
 """
 
+from recon3d.kernels.adam import adam_rows
 from recon3d.kernels.compositing import composite
 from recon3d.kernels.cosine_series import chebyshev_angle, cosine_series
 from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
@@ -15,6 +16,7 @@ from recon3d.kernels.sine import damped_sine
 
 __all__ = [
     "HashLayout",
+    "adam_rows",
     "back_project",
     "chebyshev_angle",
     "composite",

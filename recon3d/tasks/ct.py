@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from recon3d.classical.projector import Projector
 from recon3d.config import CtConfig, OptimizerConfig
 from recon3d.fields.field import Field
+from recon3d.fields.groups import parameter_groups
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.cameras import Rays
 from recon3d.geometry.voxels import VolumeGrid
@@ -162,12 +163,8 @@ class CtTask(nn.Module):
         self.header = header
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
-        """Encoders without, networks with weight decay."""
-        parts: list[tuple[list[nn.Parameter], float]] = [
-            ([p for field in self.members for p in field.network.parameters()], config.weight_decay),
-            ([p for field in self.members for p in field.encoder.parameters()], 0.0),
-        ]
-        return [{"params": p, "weight_decay": decay, "lr": config.learning_rate} for p, decay in parts if p]
+        networks, encoders = [field.network for field in self.members], [field.encoder for field in self.members]
+        return parameter_groups(networks, encoders, config)
 
     # --- the field ---
 

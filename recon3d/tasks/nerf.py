@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from recon3d.config import NerfConfig, OptimizerConfig
+from recon3d.fields.groups import parameter_groups
 from recon3d.fields.radiance import RadianceField
 from recon3d.heads.volume import Rendering, VolumeRenderer
 from recon3d.tasks.photographs import PhotographsTask, color_loss
@@ -30,14 +31,8 @@ class NerfTask(PhotographsTask):
         self.field.density_network.observe(picture)
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
-        """Encoder without, networks with weight decay."""
-        encoder = list(self.field.encoder.parameters())
-        networks = [*self.field.density_network.parameters(), *self.field.color_network.parameters()]
-        groups = [
-            {"params": networks, "lr": config.learning_rate, "weight_decay": config.weight_decay},
-            {"params": encoder, "lr": config.learning_rate, "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
+        field = self.field
+        return parameter_groups([field.density_network, field.color_network], [field.encoder], config)
 
     def loss_terms(
         self,

@@ -23,6 +23,7 @@ from recon3d.data.shape_files import Shape, read_shape
 from recon3d.data.shape_samples import SurfacePoints, cube_of_shape, points_near, uniform_points
 from recon3d.errors import UserError
 from recon3d.fields.field import Field
+from recon3d.fields.groups import parameter_groups
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.grids import grid_points
 from recon3d.heads import shape as head
@@ -132,12 +133,7 @@ class ShapeTask(nn.Module):
         return (2 * self.near_surface.float() - 1).unsqueeze(0)
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
-        """Encoder without, network with weight decay."""
-        groups = [
-            {"params": list(self.field.network.parameters()), "weight_decay": config.weight_decay},
-            {"params": list(self.field.encoder.parameters()), "weight_decay": 0.0},
-        ]
-        return [{**group, "lr": config.learning_rate} for group in groups if group["params"]]
+        return parameter_groups([self.field.network], [self.field.encoder], config)
 
     # --- training ---
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from recon3d.config import ImageConfig, OptimizerConfig, SignalConfig
 from recon3d.data.signal import Kind, Signal
 from recon3d.fields.field import Field
+from recon3d.fields.groups import parameter_groups
 from recon3d.geometry.grids import grid_points, tile_points
 from recon3d.heads import points
 from recon3d.metrics.pictures import spectrogram_picture, waveform_picture
@@ -129,12 +130,7 @@ class SignalTask(nn.Module):
         self.header = header
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
-        """Encoder without, network with weight decay."""
-        groups = [
-            {"params": list(self.field.network.parameters()), "weight_decay": config.weight_decay},
-            {"params": list(self.field.encoder.parameters()), "weight_decay": 0.0},
-        ]
-        return [{**group, "lr": config.learning_rate} for group in groups if group["params"]]
+        return parameter_groups([self.field.network], [self.field.encoder], config)
 
     # --- training ---
 

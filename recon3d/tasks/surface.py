@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from recon3d.config import OptimizerConfig, SurfaceConfig
 from recon3d.data.scene import Scene
+from recon3d.fields.groups import parameter_groups
 from recon3d.fields.sdf import SurfaceField
 from recon3d.geometry.cameras import Rays
 from recon3d.geometry.hull import distance_to_cells
@@ -57,15 +58,11 @@ class SurfaceTask(PhotographsTask):
     # --- training ---
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
-        """Encoder without, networks with weight decay; the sharpness has a learning rate of its own."""
+        """The field's, and the sharpness with a learning rate of its own."""
         field = self.field
-        networks = [*field.geometry_network.parameters(), *field.color_network.parameters()]
-        groups: list[dict[str, Any]] = [
-            {"params": networks, "lr": config.learning_rate, "weight_decay": config.weight_decay},
-            {"params": list(field.encoder.parameters()), "lr": config.learning_rate, "weight_decay": 0.0},
-            {"params": [self.head.log_sharpness], "lr": self.config.head.sharpness_rate, "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
+        groups = parameter_groups([field.geometry_network, field.color_network], [field.encoder], config)
+        sharpness = {"params": [self.head.log_sharpness], "lr": self.config.head.sharpness_rate, "weight_decay": 0.0}
+        return [*groups, sharpness]
 
     def begin_step(self, step: int) -> None:
         """The surface is rendered no sharper than the levels in use can place it: while it is soft, light reaches the

@@ -20,6 +20,7 @@ from recon3d.config import OptimizerConfig, RunConfig, to_plain
 from recon3d.errors import UserError
 from recon3d.files import cannot_write
 from recon3d.training import checkpoints
+from recon3d.training.adam import Adam
 from recon3d.training.run_folder import RunFolder
 
 
@@ -118,9 +119,7 @@ class Trainer:
         self.device = device
         self.progress = Progress()
         self.best: Best | None = None
-        self.optimizer = torch.optim.Adam(
-            task.parameter_groups(optimizer), betas=optimizer.betas, eps=optimizer.epsilon, fused=True
-        )
+        self.optimizer = Adam(task.parameter_groups(optimizer), betas=optimizer.betas, eps=optimizer.epsilon)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         if resume:
@@ -190,8 +189,7 @@ class Trainer:
 
     def _step(self) -> dict[str, float]:
         factor = learning_rate_factor(self.progress, self.config, self.optimizer_config)
-        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = rate * factor
+        self.optimizer.set_rates([rate * factor for rate in self.base_rates])
         try:
             self.optimizer.zero_grad(set_to_none=True)
             result = self.task.training_step(self.progress.step, self._backward)

@@ -125,3 +125,11 @@ def test_projection_compiles(compiled, scan, dtype):
     assert "red.global" in compiled[1][1] or "atom.global" in compiled[1][1]
     if dtype == torch.float32 and scan == "cone":
         assert not any(".f64" in ptx for _, ptx in compiled)
+
+
+@pytest.mark.parametrize("features", [1, 2, 8])
+def test_adam_compiles(compiled, features):
+    cuda = importlib.import_module("recon3d.kernels.adam.cuda")
+    table, one = torch.rand(600, features), torch.ones(())
+    cuda.adam_rows(table, table, table, table, table[:, 0].contiguous(), one, 0.9, 0.99, 1e-15, one, one)
+    assert [name for name, _ in compiled] == ["_adam_rows"]
