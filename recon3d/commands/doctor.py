@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -27,11 +26,11 @@ def main(args: list[str]) -> dict[str, Any]:
 
     import torch
 
-    from recon3d.training.machine import cpu_has_bfloat16, physical_cores, select_device, select_precision
+    from recon3d.training.machine import cpu_has_bfloat16, free_memory, physical_cores, select_device, select_precision
 
     device = select_device("auto")
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    free = shutil.disk_usage(Path.cwd()).free
+    free, memory = shutil.disk_usage(Path.cwd()).free, free_memory()
     facts = {
         "recon3d": __version__,
         "python": platform.python_version(),
@@ -44,7 +43,7 @@ def main(args: list[str]) -> dict[str, Any]:
         "kernels": _kernels(bool(gpus)),
         "tinycudann": "importable" if importlib.util.find_spec("tinycudann") else "not installed (not needed)",
         "open3d": _open3d(),
-        "memory_free": f"{_free_memory() / 2**30:.1f} GiB",
+        "memory_free": "not told" if memory is None else f"{memory / 2**30:.1f} GiB",
         "disk_free": f"{free / 2**30:.1f} GiB in {Path.cwd()}",
     }
     for name, value in facts.items():
@@ -71,10 +70,3 @@ def _open3d() -> str:
         return "not installed: pip install open3d (needed to make the embedded scene)"
     except OSError as error:
         return f"cannot be loaded: {error}"
-
-
-def _free_memory() -> float:
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError):
-        return float("nan")

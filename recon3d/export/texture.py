@@ -8,23 +8,28 @@ mipmaps see no background.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from recon3d.errors import UserError
 from recon3d.export.atlas import unwrap
 from recon3d.export.raster import cells_under, weights_at
+from recon3d.training.machine import free_memory
 
 SurfaceColor = Callable[[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"]], Float[np.ndarray, "n 3"]]
 """World points and unit normals to rgb in [0, 1], coded as in the photographs (sRGB)."""
 
-SMALLEST, LARGEST = 16, 8192
+SMALLEST, LARGEST = 16, 16384
+"""Texels a side; graphics cards show no larger ones."""
 _REACH = 1.5  # texels: bilinear sampling at a chart's border reads centres up to sqrt(2) outside it
 _TEXELS = 2**18  # texels that are coloured together
 _NOBODY = np.iinfo(np.uint64).max
+_BYTES = 20
+"""Memory for every texel of the picture, at the most."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,15 @@ class Textured:
 
 
 def check_size(size: int) -> None:
-    """Raises UserError where a texture of ``size`` x ``size`` texels cannot be made."""
+    """Raises UserError where no texture of ``size`` x ``size`` texels can be made, or the memory does not hold it."""
     if not SMALLEST <= size <= LARGEST:
         raise UserError(f"a texture of {size} texels a side: give {SMALLEST} to {LARGEST}")
+    need, free = _BYTES * size**2, free_memory()
+    if free is not None and need > free:
+        raise UserError(
+            f"a texture of {size} texels a side takes {need / 2**30:.2g} GiB of memory, and {free / 2**30:.2g} are "
+            f"free: give {math.isqrt(free // _BYTES)} or less"
+        )
 
 
 def texture(
@@ -88,24 +99,29 @@ def texture(
     place = atlas.uv * size
     place[:, 1] = size - place[:, 1]
     face = nearest_faces(place, atlas.faces, size)
-    texel = np.flatnonzero(face >= 0)
-    colors = np.empty((len(texel), 3), np.uint8)
+    picture, empty = np.zeros((size * size, 3), np.uint8), face < 0
+    texel = np.flatnonzero(~empty)
+    face = face[texel]
     for start in range(0, len(texel), _TEXELS):
         some = slice(start, start + _TEXELS)
-        mesh_corners = atlas.source[atlas.faces[face[texel[some]]]]
-        weights, _ = weights_at(_centers(texel[some], size), place[atlas.faces[face[texel[some]]]])
+        corners = atlas.faces[face[some]]
+        mesh_corners = atlas.source[corners]
+        weights, _ = weights_at(_centers(texel[some], size), place[corners])
         points = np.einsum("nk,nkd->nd", weights, vertices[mesh_corners].astype(np.float64))
         normal = np.einsum("nk,nkd->nd", weights, normals[mesh_corners].astype(np.float64))
         normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-        colors[some] = np.rint(255 * np.clip(color(points, normal), 0, 1)).astype(np.uint8)
+        picture[texel[some]] = np.rint(255 * np.clip(color(points, normal), 0, 1)).astype(np.uint8)
         if progress is not None:
             progress(min(1.0, (start + _TEXELS) / len(texel)))
+    del texel, face  # of a large picture every array counts
+    image = picture.reshape(size, size, 3)
+    _fill(image, empty.reshape(size, size))
     return Textured(
         vertices=vertices[atlas.source],
         faces=atlas.faces,
         normals=normals[atlas.source],
         uv=atlas.uv,
-        image=_filled(texel, colors, size),
+        image=image,
         source=atlas.source,
         charts=atlas.charts,
         covered=float(_areas(place[atlas.faces]).sum() / size**2),
@@ -126,7 +142,7 @@ def nearest_faces(
         # Distances are not negative, so their bits sort as they do; of equal ones the face of lower number wins.
         key = distance[near].astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
         np.minimum.at(owner, (row * size + column)[near], key | face[near].astype(np.uint64))
-    return np.where(owner == _NOBODY, -1, (owner & np.uint64(0xFFFFFFFF)).astype(np.int64))
+    return owner.astype(np.uint32).view(np.int32)  # the lower half; nobody's is -1
 
 
 def _centers(texel: Int[np.ndarray, "n"], size: int) -> Float[np.ndarray, "n 2"]:
@@ -138,13 +154,10 @@ def _areas(corners: Float[np.ndarray, "f 3 2"]) -> Float[np.ndarray, "f"]:
     return 0.5 * np.abs(ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0])
 
 
-def _filled(texel: Int[np.ndarray, "n"], colors: UInt8[np.ndarray, "n 3"], size: int) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture: ``colors`` at ``texel``, and everywhere else the colour of the nearest of these."""
+def _fill(picture: UInt8[np.ndarray, "h w 3"], empty: Bool[np.ndarray, "h w"]) -> None:
+    """Gives every empty texel, in place, the colour of the nearest one that is not."""
     from scipy import ndimage
 
-    picture = np.zeros((size * size, 3), np.uint8)
-    picture[texel] = colors
-    empty = np.ones((size, size), bool)
-    empty.reshape(-1)[texel] = False
     row, column = ndimage.distance_transform_edt(empty, return_distances=False, return_indices=True)
-    return picture.reshape(size, size, 3)[row, column]
+    for line, unknown in enumerate(empty):
+        picture[line, unknown] = picture[row[line, unknown], column[line, unknown]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from pathlib import Path
 
 import torch
 
@@ -66,6 +67,16 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
     except (OSError, AttributeError):
         return  # another C library, with its own habits
+
+
+def free_memory() -> int | None:
+    """Bytes that a process can still take: what is free, and what the system keeps but would give; None where it does
+    not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def set_up(device: str, threads: int | None) -> torch.device:

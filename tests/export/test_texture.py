@@ -143,8 +143,8 @@ def test_the_colour_function_is_asked_at_the_surface_with_unit_normals(textured:
 
 
 def test_what_cannot_be_textured_is_one_line() -> None:
-    for size in (8, 10000):
-        with pytest.raises(UserError, match=f"a texture of {size} texels a side: give 16 to 8192"):
+    for size in (8, 20000):
+        with pytest.raises(UserError, match=f"a texture of {size} texels a side: give 16 to 16384"):
             baked(ball(1), size)
     with pytest.raises(UserError, match="padding is 0"):
         baked(ball(1), 64, padding=0)
@@ -154,6 +154,18 @@ def test_what_cannot_be_textured_is_one_line() -> None:
         baked(ball(2), 16, padding=8)
     with pytest.raises(UserError, match="no extent"):
         texture(np.zeros((3, 3)), np.array([[0, 1, 2]]), np.ones((3, 3)), by_place, 64)
+
+
+def test_a_texture_beyond_the_memory_is_refused_before_any_work(monkeypatch) -> None:
+    from recon3d.export import texture as module
+
+    monkeypatch.setattr(module, "free_memory", lambda: 5 * 2**30)
+    module.check_size(16384)  # 5 GiB at 20 bytes a texel
+    monkeypatch.setattr(module, "free_memory", lambda: 2 * 2**30)
+    with pytest.raises(UserError, match="of 16384 texels a side takes 5 GiB of memory, and 2 are free: give 10362 or"):
+        baked(ball(1), 16384)
+    monkeypatch.setattr(module, "free_memory", lambda: None)  # a system that does not tell
+    module.check_size(16384)
 
 
 def test_too_many_faces_are_refused_before_any_work(monkeypatch) -> None:
