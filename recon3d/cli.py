@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import sys
+from typing import Any
 
 from recon3d import __version__
 from recon3d.errors import UserError
@@ -28,6 +30,8 @@ COMMANDS = {
     "bench": "reproduce a paper's table: recon3d bench spder-image",
     "doctor": "what this machine has and what recon3d would use",
 }
+TOGETHER = ("train", "resume")
+"""The commands that several processes can do together."""
 
 
 def usage() -> str:
@@ -60,8 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args[0] not in COMMANDS:
             raise UserError(f"no command {args[0]!r} (there are: {', '.join(COMMANDS)})")
-        command = importlib.import_module(f"recon3d.commands.{args[0].replace('-', '_')}")
-        figures = command.main(args[1:])
+        figures = _do(args[0], args[1:])
     except UserError as error:
         if debug:
             raise
@@ -78,9 +81,23 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print("recon3d: interrupted", file=sys.stderr)
         return 130
-    if as_json:
+    if as_json and figures is not None:
         print(json.dumps(figures), flush=True)
     return 0
+
+
+def _do(name: str, args: list[str]) -> dict[str, Any] | None:
+    """The figures of a command; None in all but the first of the processes that torchrun started."""
+    command = importlib.import_module(f"recon3d.commands.{name.replace('-', '_')}")
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return command.main(args)
+    from recon3d import distributed
+
+    with distributed.joined():
+        if distributed.processes() > 1 and name not in TOGETHER:
+            raise UserError(f"torchrun is for {' and '.join(TOGETHER)}: recon3d {name} takes one process, without it")
+        figures = command.main(args)
+        return figures if distributed.is_first() else None
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class Resume:
 def main(args: list[str]) -> dict[str, Any]:
     options = tyro.cli(Resume, args=args, prog="recon3d resume")
 
+    from recon3d import distributed
     from recon3d.tasks import new_task
     from recon3d.training import checkpoints
     from recon3d.training.machine import prepare
@@ -53,5 +54,6 @@ def main(args: list[str]) -> dict[str, Any]:
         )
     device, precision = prepare(config)
     task = new_task(config, device, precision)
-    run.write_config(config)
+    if distributed.is_first():
+        run.write_config(config)
     return fit(task, config, run, device, precision, resume=True)

@@ -22,6 +22,7 @@ def main(args: list[str]) -> dict[str, Any]:
         raise UserError(f"train: name a preset first: recon3d train PRESET DATA [options] (there are: {names})")
     preset, config = named(args)
 
+    from recon3d import distributed
     from recon3d.tasks import new_task
     from recon3d.training.machine import prepare
     from recon3d.training.run_folder import RunFolder
@@ -33,7 +34,7 @@ def main(args: list[str]) -> dict[str, Any]:
         from recon3d.tuning.report import sentence
         from recon3d.tuning.tune import tune
 
-        tuning = tune(config, device)
+        tuning = distributed.from_first(lambda: tune(config, device))
         config = tuning.apply(config)
         print(f"tuned {sentence(tuning)}", file=sys.stderr)
     task = new_task(config, device, precision)

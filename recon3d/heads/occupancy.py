@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recon3d import distributed
 from recon3d.config import RenderConfig
 from recon3d.errors import UserError
 
@@ -73,7 +74,8 @@ class OccupancyGrid(nn.Module):
         seen = torch.empty(len(cells), device=cells.device)
         for begin in range(0, len(cells), CHUNK):
             part = cells[begin : begin + CHUNK]
-            seen[begin : begin + CHUNK] = density_fn(self._points_in(part, generator)).float()
+            points = self._points_in(part, generator)
+            seen[begin : begin + CHUNK] = distributed.mapped(lambda x: density_fn(x).float(), points)
         # A density that is not a number keeps its cell, so that the loss shows it and the trainer says so.
         seen.nan_to_num_(nan=torch.inf)
         density = self.density.view(-1)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from recon3d import distributed
 from recon3d.config import RenderConfig
 from recon3d.config.ct import RaysConfig
 from recon3d.errors import UserError
@@ -127,25 +128,29 @@ def descend(
     """Exact gradients of a loss on the whole volume of a field, with the activations of one chunk of voxels.
 
     The loss (the sum of ``terms_of``) is differentiated by the volume first; then every chunk takes its part of that
-    gradient back into the field. With more than one chunk the field is evaluated twice.
+    gradient back into the field. With more than one chunk the field is evaluated twice. Of several processes each has
+    its part of the voxels, and its part of the loss.
 
     Returns:
-        the terms, without gradients.
+        the terms of this process, without gradients.
     """
-    starts = range(0, len(voxels), chunk)
+    first, last = distributed.own_span(len(voxels))
+    starts = range(first, last, chunk)
     kept: Tensor | None = None
     if len(starts) == 1:
-        kept = value_fn(voxels.points())
-        values = kept.detach()
+        kept = value_fn(voxels.points(first, last))
+        found = kept.detach()
     else:
         with torch.no_grad():
-            values = torch.cat([value_fn(voxels.points(begin, begin + chunk)) for begin in starts])
-    values.requires_grad_()
+            found = torch.cat([value_fn(voxels.points(begin, min(begin + chunk, last))) for begin in starts])
+    values = distributed.gathered(found, len(voxels)).requires_grad_()
     terms = terms_of(voxels.volume(values))
     (gradient,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), values)
+    distributed.added(gradient)
     for begin in starts:
-        part = value_fn(voxels.points(begin, begin + chunk)) if kept is None else kept
-        backward((part * gradient[begin : begin + chunk]).sum())
+        end = min(begin + chunk, last)
+        part = value_fn(voxels.points(begin, end)) if kept is None else kept
+        backward((part * gradient[begin:end]).sum())
     return {name: term.detach() for name, term in terms.items()}
 
 
@@ -261,8 +266,8 @@ def cells_of(grid: VolumeGrid, cells: int, inside: Bool[Tensor, "nz ny nx"] | No
 
 
 def squared_error(difference: Float[Tensor, " n"], measured: Float[Tensor, " n"], unit: float) -> Float[Tensor, ""]:
-    """Mean of ((p - y) / unit)^2 over line integrals."""
-    return (difference / unit).square().mean()
+    """Mean of ((p - y) / unit)^2 over line integrals; of several processes, the part of these ones in it."""
+    return distributed.mean((difference / unit).square())
 
 
 def poisson_deviance(difference: Float[Tensor, " n"], measured: Float[Tensor, " n"], unit: float) -> Float[Tensor, ""]:
@@ -270,11 +275,12 @@ def poisson_deviance(difference: Float[Tensor, " n"], measured: Float[Tensor, " 
 
     A pixel that counts n of I photons measures y = -log(n / I); of a true p, its negative log-likelihood is
     I exp(-p) + n p + const. = n (exp(-d) + d - 1) + const. with d = p - y. Pixels are weighted by their transmission
-    exp(-y), on average by 1, so that small errors cost what they do in :func:`squared_error`.
+    exp(-y), on average by 1, so that small errors cost what they do in :func:`squared_error`. Of several processes,
+    it is these line integrals' part in the mean over all.
     """
     transmission = torch.exp(-measured)
     deviance = transmission * (torch.expm1(-difference) + difference)
-    return 2 * deviance.sum() / (transmission.sum() * unit**2)
+    return 2 * deviance.sum() / (distributed.added(transmission.sum()) * unit**2)
 
 
 def total_variation(
@@ -307,10 +313,11 @@ def sampled_variation(
     steps: Float[Tensor, " d"],
     smoothing: float,
 ) -> Float[Tensor, ""]:
-    """:func:`total_variation` of a field by differences over ``steps`` (a voxel, in field units) at random points."""
+    """:func:`total_variation` of a field by differences over ``steps`` (a voxel, in field units) at random points; of
+    several processes, the part of these ones in it."""
     count, dim = points.shape
     moved = torch.cat([points, *(points + step for step in torch.diag(steps))])
     here, *there = value_fn(moved).view(dim + 1, count)
     ratio = steps.min() / steps
     square = sum((r * (value - here)).square() for r, value in zip(ratio, there))
-    return ((square + smoothing**2).sqrt() - smoothing).mean()
+    return distributed.mean((square + smoothing**2).sqrt() - smoothing)

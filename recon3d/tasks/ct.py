@@ -16,8 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from recon3d import distributed
 from recon3d.classical.projector import Projector
 from recon3d.config import CtConfig, OptimizerConfig
+from recon3d.errors import require
 from recon3d.fields.field import Field
 from recon3d.fields.groups import parameter_groups
 from recon3d.geometry.boxes import Normalizer
@@ -125,6 +127,11 @@ class CtTask(nn.Module):
         self.voxels = Voxels(data.grid, data.inside, self.device)
         self.trained = data.trained.flatten().nonzero().squeeze(1)
         self.projector = Projector(data.geometry, data.grid)
+        views, processes = len(data.geometry), distributed.processes()
+        require(views >= processes, f"{self.config.data}: {views} views are too few for {processes} processes")
+        self.own_views = slice(*distributed.own_span(views))
+        self.own_projector = Projector(data.geometry.subset(self.own_views), data.grid)
+        self.own_trained = data.trained[self.own_views].flatten().nonzero().squeeze(1)
         for field in self.members:
             field.network.observe(self._glimpse(data))
 
@@ -220,27 +227,28 @@ class CtTask(nn.Module):
         for field in self.members:
             penalty = field.network.penalty()
             if penalty is not None:
-                backward(penalty)
+                backward(distributed.once(penalty))
                 terms["penalty"] = terms.get("penalty", 0) + penalty.detach()
         return StepResult(terms, scalars, score)
 
     def _on_grid(
         self, step: int, backward: Callable[[Tensor], None]
     ) -> tuple[dict[str, Tensor], dict[str, float], float | None]:
-        """A step on all rays."""
+        """A step on all rays: of several processes, each projects its own views."""
         data, config = self.data, self.config
         assert data is not None
-        measured = data.projections.flatten()[self.trained]
-        total = torch.zeros_like(data.projections)
+        projections, trained = data.projections[self.own_views], self.own_trained
+        measured = projections.flatten()[trained]
+        total = torch.zeros_like(projections)
         terms: dict[str, Tensor] = {}
 
         def terms_of(volume: Float[Tensor, "nz ny nx"]) -> dict[str, Tensor]:
-            predicted = data.scale * self.projector.forward(volume)
+            predicted = data.scale * self.own_projector.forward(volume)
             total.add_(predicted.detach())
-            made = {"error": self._error(predicted.flatten()[self.trained] - measured, measured)}
+            made = {"error": self._error(predicted.flatten()[trained] - measured, measured)}
             if config.tv > 0:
                 variation = total_variation(volume, data.grid.spacing, config.tv_smoothing)
-                made["variation"] = config.tv * variation
+                made["variation"] = distributed.once(config.tv * variation)
             return made
 
         chunk = config.chunk or CHUNKS[self.device.type]
@@ -249,44 +257,46 @@ class CtTask(nn.Module):
             terms = {name: terms.get(name, 0) + term for name, term in found.items()}
         predicted = total.flatten() / len(self.fields)
         scalars = {
-            "psnr": self._decibels(predicted[self.trained], measured),
+            "psnr": self._decibels_together(predicted[trained], measured),
             "rays": float(len(self.trained)),
         }
         score = None
         if data.held is not None and step % HELD_EVERY == 0:
-            held = data.held.flatten()
-            score = scalars["psnr_held_out"] = self._decibels(predicted[held], data.projections.flatten()[held])
-        return terms, scalars, score
+            held = data.held[self.own_views].flatten()
+            score = scalars["psnr_held_out"] = self._decibels_together(predicted[held], projections.flatten()[held])
+        return distributed.summed(terms), scalars, score
 
     def _on_rays(
         self, step: int, backward: Callable[[Tensor], None]
     ) -> tuple[dict[str, Tensor], dict[str, float], float | None]:
-        """A step on random rays."""
+        """A step on random rays, of which each process has its part."""
         data, config = self.data, self.config
         assert data is not None
         terms: dict[str, Tensor] = {}
-        error = 0.0
+        error = torch.zeros((), device=self.device)
         steps = torch.tensor(data.grid.spacing[: self.header.dim], device=self.device) / self.normalizer.half_size
         for member, head in enumerate(self.projectors):
             value = self.values(member)
             if step % config.rays.update_every == 0:
                 head.update(value, step, self.generator)
             drawn = torch.randint(len(self.trained), (config.rays.batch,), generator=self.generator, device=self.device)
-            index = self.trained[drawn]
-            jitter = torch.rand(len(index), generator=self.generator, device=self.device)
+            index = self.trained[distributed.own(drawn)]
+            jitter = distributed.own(torch.rand(len(drawn), generator=self.generator, device=self.device))
             measured = data.projections.flatten()[index]
             predicted = data.scale * head(value, self._rays(index), jitter)
             found = {"error": self._error(predicted - measured, measured)}
             if config.tv > 0:
                 count = min(config.rays.tv_points, len(self.voxels))
                 place = torch.randint(len(self.voxels), (count,), generator=self.generator, device=self.device)
-                variation = sampled_variation(value, self.voxels.at(place), steps, config.tv_smoothing)
+                points = self.voxels.at(distributed.own(place))
+                variation = sampled_variation(value, points, steps, config.tv_smoothing)
                 found["variation"] = config.tv * variation
             backward(torch.stack(list(found.values())).sum())
             terms = {name: terms.get(name, 0) + term.detach() for name, term in found.items()}
-            error += float((predicted.detach() - measured).square().mean()) / len(self.heads)
-        scalars = {"psnr": self._psnr(error), "rays": float(config.rays.batch * len(self.heads))}
-        return terms, scalars, None
+            error += distributed.mean((predicted.detach() - measured).square()) / len(self.heads)
+        whole = distributed.summed({**terms, "mse": error})
+        scalars = {"psnr": self._psnr(float(whole.pop("mse"))), "rays": float(config.rays.batch * len(self.heads))}
+        return whole, scalars, None
 
     def _error(self, difference: Float[Tensor, " n"], measured: Float[Tensor, " n"]) -> Float[Tensor, ""]:
         assert self.data is not None
@@ -310,6 +320,10 @@ class CtTask(nn.Module):
 
     def _decibels(self, predicted: Float[Tensor, " n"], measured: Float[Tensor, " n"]) -> float:
         return self._psnr(float((predicted - measured).square().mean()))
+
+    def _decibels_together(self, predicted: Float[Tensor, " n"], measured: Float[Tensor, " n"]) -> float:
+        """The same of the line integrals of all processes, of which each gives its own."""
+        return self._psnr(float(distributed.added(distributed.mean((predicted - measured).square()))))
 
     @torch.no_grad()
     def predicted(self) -> Float[Tensor, "a rows columns"]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from recon3d import distributed
 from recon3d.config import NerfConfig, OptimizerConfig
 from recon3d.fields.groups import parameter_groups
 from recon3d.fields.radiance import RadianceField
@@ -45,5 +46,5 @@ class NerfTask(PhotographsTask):
         terms = {"color": color_loss(self.config.loss, prediction, truth)}
         penalty = self.field.density_network.penalty()
         if penalty is not None:
-            terms["penalty"] = penalty
+            terms["penalty"] = distributed.once(penalty)
         return terms

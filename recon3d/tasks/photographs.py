@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recon3d import distributed
 from recon3d.config import PhotographsConfig
 from recon3d.data.nerf_synthetic import load_scene
 from recon3d.data.scene import Scene
@@ -104,30 +105,38 @@ class PhotographsTask(nn.Module):
         self.begin_step(step)
         if step % self.config.head.update_every == 0:
             self.head.update(self.field, step, self.generator)
-        rays, target = self._batch(int(self.rays_per_step))
-        background = self._background(len(rays))
-        jitter = torch.rand(len(rays), device=self.device, generator=self.generator)
-        rendering = self.render_batch(rays, jitter)
+        count = int(self.rays_per_step)
+        rays, target = self._batch(count)
+        background = self._background(count)
+        rendering = self.render_batch(count, rays, self.uniform(count))
         prediction = rendering.color + (1 - rendering.opacity)[:, None] * background
         truth = composite_pixels(target, background)
-        error = F.mse_loss(prediction.detach(), truth)
         terms = self.loss_terms(step, rendering, prediction, truth, target)
+        error = distributed.mean((prediction.detach() - truth).square())
+        samples = torch.tensor(float(rendering.samples), device=self.device)
+        whole = distributed.summed({**terms, "mse": error, "samples": samples})
+        error, samples = whole.pop("mse"), whole.pop("samples")
         scalars = {
             "psnr": -10 * math.log10(max(float(error), 1e-12)),
-            "rays": float(len(rays)),
-            "samples": float(rendering.samples),
-            "samples_per_ray": rendering.samples / len(rays),
+            "rays": float(count),
+            "samples": float(samples),
+            "samples_per_ray": float(samples) / count,
             "occupied_fraction": float(self.head.grid.occupied_share),
             **self.figures(),
         }
-        self._adapt_batch(len(rays), rendering.samples)
+        self._adapt_batch(count, int(samples))
         backward(torch.stack(list(terms.values())).sum())
-        return StepResult({name: term.detach() for name, term in terms.items()}, scalars)
+        return StepResult(whole, scalars)
 
     def begin_step(self, step: int) -> None:
         """What has to happen before a step."""
 
-    def render_batch(self, rays: Rays, jitter: Float[Tensor, "n"]) -> Any:
+    def uniform(self, count: int, *shape: int) -> Float[Tensor, "n ..."]:
+        """This process's part of ``count`` random numbers, or arrays, in [0, 1)."""
+        return distributed.own(torch.rand(count, *shape, device=self.device, generator=self.generator))
+
+    def render_batch(self, count: int, rays: Rays, jitter: Float[Tensor, "n"]) -> Any:
+        """This process's ``rays`` of a batch of ``count``."""
         return self.head(self.field, rays, jitter)
 
     def loss_terms(
@@ -138,8 +147,8 @@ class PhotographsTask(nn.Module):
         truth: Float[Tensor, "n 3"],
         target: UInt8[Tensor, "n c"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """The terms of a step's loss by name: ``prediction`` is ``rendering`` over the background, as ``truth`` is
-        ``target``."""
+        """This process's part of the terms of a step's loss, by name: ``prediction`` is ``rendering`` over the
+        background, as ``truth`` is ``target``."""
         raise NotImplementedError
 
     def figures(self) -> dict[str, float]:
@@ -147,25 +156,27 @@ class PhotographsTask(nn.Module):
         return {}
 
     def _batch(self, count: int) -> tuple[Rays, Tensor]:
-        """Random pixels of all images: rays in field coordinates and their uint8 colours (N, C)."""
+        """This process's part of ``count`` random pixels of all images: rays in field coordinates and their uint8
+        colours (N, C)."""
         cameras = self.train_cameras
         assert cameras is not None, "training needs use_training_data first"
-        index = torch.randint(len(self.pixels), (count,), device=self.device, generator=self.generator)
+        drawn = torch.randint(len(self.pixels), (count,), device=self.device, generator=self.generator)
+        index = distributed.own(drawn)
         area = cameras.width * cameras.height
         camera, pixel = index // area, index % area
         uv = torch.stack([pixel % cameras.width, pixel // cameras.width], dim=-1) + 0.5
         return self.normalizer.rays_to_field(cameras.rays(camera, uv)), self.pixels[index]
 
-    def _background(self, count: int) -> Float[Tensor, "n 3"]:
+    def _background(self, count: int) -> Float[Tensor, "#n 3"]:
         if self.config.background == "random":
-            return torch.rand(count, 3, device=self.device, generator=self.generator)
-        return torch.full((count, 3), BACKGROUNDS[self.config.background], device=self.device)
+            return self.uniform(count, 3)
+        return torch.full((1, 3), BACKGROUNDS[self.config.background], device=self.device)
 
     def _adapt_batch(self, rays: int, samples: int) -> None:
         """Aim at a constant number of samples: the batch may at most double or halve from one step to the next."""
         wanted = rays * self.config.samples / max(samples, 1)
         wanted = min(max(wanted, 0.5 * rays), 2.0 * rays, self.config.max_rays)
-        self.rays_per_step.fill_(max(64.0, wanted))
+        self.rays_per_step.fill_(max(64.0, float(distributed.processes()), wanted))
 
     # --- looking ---
 
@@ -354,9 +365,14 @@ def normal_picture(normal: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
 def color_loss(
     kind: Literal["l1", "huber", "mse"], prediction: Float[Tensor, "n 3"], truth: Float[Tensor, "n 3"]
 ) -> Float[Tensor, ""]:
+    """This process's part of the mean over all rays and channels."""
     if kind == "mse":
-        return F.mse_loss(prediction, truth)
-    return F.l1_loss(prediction, truth) if kind == "l1" else F.huber_loss(prediction, truth, delta=0.1)
+        error = F.mse_loss(prediction, truth, reduction="none")
+    elif kind == "l1":
+        error = F.l1_loss(prediction, truth, reduction="none")
+    else:
+        error = F.huber_loss(prediction, truth, reduction="none", delta=0.1)
+    return distributed.mean(error)
 
 
 def to_uint8(image: Float[Tensor, "h w c"]) -> np.ndarray:

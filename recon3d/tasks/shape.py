@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor, nn
 
+from recon3d import distributed
 from recon3d.config import OptimizerConfig, ShapeConfig
 from recon3d.data.shape_distance import Rule, ShapeDistance, sign_rule
 from recon3d.data.shape_files import Shape, read_shape
@@ -145,7 +146,7 @@ class ShapeTask(nn.Module):
         terms, scalars = self._sampled(step, backward) if self.config.is_measured else self._implicit(step, backward)
         penalty = self.field.network.penalty()
         if penalty is not None:
-            backward(penalty)
+            backward(distributed.once(penalty))
             terms["penalty"] = penalty.detach()
         return StepResult(terms, {"points": float(self.config.batch), **scalars})
 
@@ -156,7 +157,7 @@ class ShapeTask(nn.Module):
         error = torch.zeros((), device=self.device)
         right = torch.zeros((), device=self.device)
         steepest = torch.zeros((), device=self.device)
-        for part in index.split(self.chunk):
+        for part in distributed.own(index).split(self.chunk):
             x, target = pool.points[part], pool.target[part]
             value = self.field(x)[:, 0]
             loss = self._loss(value, target) / batch
@@ -166,8 +167,9 @@ class ShapeTask(nn.Module):
             right += ((inside > 0) == self._is_inside(target)).sum()
             steepest = torch.maximum(steepest, _steepest(inside, target))
         if self.config.is_distance:
-            self.slope.copy_(torch.maximum(0.99 * self.slope, steepest))
-        return {"error": error}, {"sign_accuracy": float(right) / batch}
+            self.slope.copy_(torch.maximum(0.99 * self.slope, distributed.largest(steepest)))
+        whole = distributed.summed({"error": error, "right": right})
+        return {"error": whole["error"]}, {"sign_accuracy": float(whole["right"]) / batch}
 
     def _is_inside(self, target: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
         return target < 0 if self.config.is_distance else target > 0.5
@@ -192,10 +194,13 @@ class ShapeTask(nn.Module):
             uniform_points(samples.pool - on - near, generator),
         ]
         points = torch.cat(parts)
-        if self.config.supervision == "occupancy":
-            target = torch.from_numpy(truth.distance.inside(points.numpy())).float()
-        else:
-            target = torch.from_numpy(truth.distance.signed(points.numpy()))
+        distance, occupancy = truth.distance, self.config.supervision == "occupancy"
+
+        def measured(part: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+            found = distance.inside(part.numpy()) if occupancy else distance.signed(part.numpy())
+            return torch.from_numpy(found).float()
+
+        target = distributed.mapped(measured, points)
         return Pool(number, points.to(self.device), target.to(self.device))
 
     def _implicit(self, step: int, backward: Callable[[Tensor], None]) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -207,27 +212,28 @@ class ShapeTask(nn.Module):
         anywhere = uniform_points(batch - half or 1, self.generator, self.device)
         terms: dict[str, Tensor] = {}
 
-        def add(parts: dict[str, Tensor], count: int) -> None:
+        def add(parts: dict[str, Tensor], count: int) -> None:  # of a batch of ``count``
             backward(torch.stack([part / count for part in parts.values()]).sum())
             for name, part in parts.items():
                 terms[name] = terms.get(name, 0) + part.detach() / count
 
         if bare and step < self.config.implicit.sphere_steps:
-            for x in anywhere.split(self.chunk):
+            for x in distributed.own(anywhere).split(self.chunk):
                 add({"ball": head.ball_loss(self.field, x)}, len(anywhere))
-            return terms, {}
+            return distributed.summed(terms), {}
         points, normals = truth.surface.draw(half, self.generator)
-        for begin in range(0, half, self.chunk):
-            part = slice(begin, begin + self.chunk)
+        first, last = distributed.own_span(half)
+        for begin in range(first, last, self.chunk):
+            part = slice(begin, min(begin + self.chunk, last))
             known = None if bare or normals is None else normals[part]
             add(head.on_surface_terms(self.field, points[part], known, weights), half)
-        for x in anywhere.split(self.chunk):
+        for x in distributed.own(anywhere).split(self.chunk):
             add(head.off_surface_terms(self.field, x, weights), len(anywhere))
         if bare:
             sides = _on_the_sides(max(1, half // 8), self.generator, self.device)
-            for x in sides.split(self.chunk):
+            for x in distributed.own(sides).split(self.chunk):
                 add(head.outside_term(self.field, x, weights), len(sides))
-        return terms, {}
+        return distributed.summed(terms), {}
 
     def _probe(self) -> int:
         """The fastest chunk on this machine; leaves no trace in the task."""

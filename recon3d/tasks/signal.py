@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from recon3d import distributed
 from recon3d.config import ImageConfig, OptimizerConfig, SignalConfig
 from recon3d.data.signal import Kind, Signal
 from recon3d.fields.field import Field
@@ -144,12 +145,12 @@ class SignalTask(nn.Module):
             loss = (data.head(self.field, x) - target).square().sum() / (count * target.shape[1])
             backward(loss)
             error += loss.detach()
-        terms = {"error": error}
+        terms = distributed.summed({"error": error})
         penalty = self.field.network.penalty()
         if penalty is not None:
-            backward(penalty)
+            backward(distributed.once(penalty))
             terms["penalty"] = penalty.detach()
-        scalars = {"psnr": decibels(float(error)), "points": float(count)}
+        scalars = {"psnr": decibels(float(terms["error"])), "points": float(count)}
         return StepResult(terms, scalars, self._score(step, scalars))
 
     def _batch(self, step: int) -> Tensor | None:
@@ -177,11 +178,12 @@ class SignalTask(nn.Module):
         return mask
 
     def _chunks(self, index: Tensor | None, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Coordinates and measurements of a batch, chunk by chunk."""
+        """Coordinates and measurements of this process's part of a batch of ``count``, chunk by chunk."""
         data = self.measurements
         assert data is not None
-        for begin in range(0, count, self.chunk):
-            end = min(begin + self.chunk, count)
+        first, last = distributed.own_span(count)
+        for begin in range(first, last, self.chunk):
+            end = min(begin + self.chunk, last)
             part = torch.arange(begin, end, device=self.device) if index is None else index[begin:end]
             yield grid_points(data.grid, part, self.device), data.values(part)
 

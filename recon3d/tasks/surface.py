@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from recon3d import distributed
 from recon3d.config import OptimizerConfig, SurfaceConfig
 from recon3d.data.scene import Scene
 from recon3d.fields.groups import parameter_groups
@@ -70,9 +71,8 @@ class SurfaceTask(PhotographsTask):
         self.field.show(step)
         self.head.blunt(1 / self.field.detail)
 
-    def render_batch(self, rays: Rays, jitter: Float[Tensor, "n"]) -> SurfaceRendering:
-        plain = torch.rand(len(rays), device=self.device, generator=self.generator) < self.config.plain_share
-        return self.head(self.field, rays, jitter, plain)
+    def render_batch(self, count: int, rays: Rays, jitter: Float[Tensor, "n"]) -> SurfaceRendering:
+        return self.head(self.field, rays, jitter, self.uniform(count) < self.config.plain_share)
 
     def loss_terms(
         self,
@@ -85,18 +85,18 @@ class SurfaceTask(PhotographsTask):
         config = self.config
         terms = {"color": color_loss(config.loss, prediction, truth)}
         if config.eikonal:
-            space = 2 * torch.rand(config.space_points, 3, device=self.device, generator=self.generator) - 1
+            space = 2 * self.uniform(config.space_points, 3) - 1
             gradient = torch.cat([rendering.gradient, self.field.slope(space)[0]])
-            terms["eikonal"] = config.eikonal * (gradient.norm(dim=-1) - 1).square().mean()
-        if config.curvature and len(rendering.laplacian):
+            terms["eikonal"] = config.eikonal * distributed.mean((gradient.norm(dim=-1) - 1).square())
+        if config.curvature and distributed.total(len(rendering.laplacian)):
             weight = config.curvature * math.exp(-step / config.curvature_steps)
-            terms["curvature"] = weight * rendering.laplacian.abs().mean()
+            terms["curvature"] = weight * distributed.mean(rendering.laplacian.abs())
         if config.mask and target.shape[-1] == 4:
             opacity, alpha = rendering.opacity.clamp(SURE, 1 - SURE), target[:, 3].float() / 255
-            terms["mask"] = config.mask * F.binary_cross_entropy(opacity, alpha)
+            terms["mask"] = config.mask * distributed.mean(F.binary_cross_entropy(opacity, alpha, reduction="none"))
         penalty = self.field.geometry_network.penalty()
         if penalty is not None:
-            terms["penalty"] = penalty
+            terms["penalty"] = distributed.once(penalty)
         return terms
 
     def figures(self) -> dict[str, float]:

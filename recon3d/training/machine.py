@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from recon3d.config import RunConfig
+from recon3d.distributed import on_this_machine
 from recon3d.errors import UserError
 
 FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -28,16 +29,24 @@ def physical_cores() -> int:
 
 
 def select_device(name: str) -> torch.device:
-    """The torch device for "auto", "cpu" or "cuda".
+    """The torch device for "auto", "cpu" or "cuda"; of several processes on a machine, each has its own GPU.
 
     Raises:
-        UserError: cuda was asked for and there is none.
+        UserError: cuda was asked for and there is none, or there are fewer GPUs than processes.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no CUDA device here; use --device cpu, or see recon3d doctor")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    number, processes = on_this_machine()
+    if name == "cpu" or processes == 1:
+        return torch.device(name)
+    if torch.cuda.device_count() < processes:
+        raise UserError(
+            f"{processes} processes, but torch sees {torch.cuda.device_count()} GPUs here: start as many processes as "
+            "there are, or give --device cpu"
+        )
+    return torch.device(name, number)
 
 
 def cpu_has_bfloat16() -> bool:
@@ -80,15 +89,19 @@ def free_memory() -> int | None:
 
 
 def set_up(device: str, threads: int | None) -> torch.device:
-    """Set memory and threads (None: one per physical core) as long computations want them; returns the device.
+    """Set memory and threads (None: one per physical core, shared by the processes of a run) as long computations want
+    them; returns the device.
 
     Raises:
-        UserError: cuda was asked for and there is none.
+        UserError: cuda was asked for and there is none, or there are fewer GPUs than processes.
     """
     keep_freed_memory()
     torch.set_flush_denormal(True)  # a Gaussian's tail in denormals makes a step several times slower
-    torch.set_num_threads(threads or physical_cores())
-    return select_device(device)
+    torch.set_num_threads(threads or max(1, physical_cores() // on_this_machine()[1]))
+    chosen = select_device(device)
+    if chosen.index is not None:
+        torch.cuda.set_device(chosen)
+    return chosen
 
 
 def prepare(config: RunConfig) -> tuple[torch.device, torch.dtype]:

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from jaxtyping import UInt8
 
+from recon3d import distributed
 from recon3d.config import TASKS, RunConfig, from_plain, read_yaml, task_of, to_plain
 from recon3d.errors import UserError
 from recon3d.files import cannot_write, write_bytes
@@ -41,12 +42,14 @@ class RunFolder:
 
     @staticmethod
     def create(config: RunConfig, preset: str) -> RunFolder:
-        """Make the folder of a new run and write its configuration.
+        """Make the folder of a new run and write its configuration; of several processes, the first does.
 
         Raises:
             UserError: a run of that name exists, or the folder cannot be made.
         """
         run = RunFolder.planned(config, preset)
+        if not distributed.is_first():
+            return run
         if run.config_file.exists():
             try:
                 shutil.rmtree(run.path)
@@ -64,7 +67,7 @@ class RunFolder:
         """
         data = config.data.resolve()
         run = RunFolder(config.out / (config.name or f"{preset}-{data.name if data.is_dir() else data.stem}"))
-        if run.config_file.exists() and not config.overwrite:
+        if distributed.is_first() and run.config_file.exists() and not config.overwrite:
             raise UserError(
                 f"{run.path}: a run of this name exists; resume it (recon3d resume {run.path}), "
                 "give --name, or --overwrite"

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from recon3d import distributed
 from recon3d.config import OptimizerConfig, RunConfig, to_plain
 from recon3d.errors import UserError
 from recon3d.files import cannot_write
@@ -55,13 +56,17 @@ class Task(Protocol):
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]: ...
 
     def training_step(self, step: int, backward: Callable[[Tensor], None]) -> StepResult:
-        """Calls ``backward(loss)`` for every part of the batch: the gradients of the parts add up."""
+        """Calls ``backward(loss)`` for every part of the batch: the gradients of the parts add up, and so do those of
+        several processes (:mod:`recon3d.distributed`). The result is that of the whole batch in all of them."""
         ...
 
-    def preview(self) -> Preview: ...
+    def preview(self) -> Preview:
+        """Asked of the first process only."""
+        ...
 
     def score(self) -> float | None:
-        """How good the weights are now, by the measure of the steps' scores; None for tasks that have none."""
+        """How good the weights are now, by the measure of the steps' scores; None for tasks that have none. Asked of
+        the first process only."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]: ...
@@ -103,7 +108,10 @@ def learning_rate_factor(progress: Progress, config: RunConfig, optimizer: Optim
 
 
 class Trainer:
-    """Trains ``task`` into a run folder, from its newest checkpoint if ``resume``."""
+    """Trains ``task`` into a run folder, from its newest checkpoint if ``resume``.
+
+    Of several processes (:mod:`recon3d.distributed`) only the first writes into the folder.
+    """
 
     def __init__(
         self,
@@ -124,6 +132,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
         if resume:
             self._load()
+        distributed.start_alike([*task.parameters(), *task.buffers()])
 
     # --- the loop ---
 
@@ -144,7 +153,6 @@ class Trainer:
             raise cannot_write(self.run.path, error) from None
 
     def _train(self, writer: Any, visit: Callable[[int, dict[str, float]], None] | None) -> dict[str, Any]:
-        writer.add_text("config", "```\n" + self.run.config_file.read_text() + "\n```")
         scalars: dict[str, float] = {}
         config, progress = self.config, self.progress
         bar = tqdm(total=config.steps, initial=progress.step, unit="step", dynamic_ncols=True, leave=True)
@@ -152,7 +160,7 @@ class Trainer:
         window_step, window_seconds, window_work = progress.step, progress.seconds, 0.0
         saved_at = -1
         with _stop_requests() as stopped, bar:
-            while progress.share(config) < 1 and not stopped:
+            while self._goes_on(stopped):
                 begin = time.perf_counter()
                 scalars = self._step()
                 progress.step += 1
@@ -173,7 +181,8 @@ class Trainer:
                 if progress.step % config.checkpoint_every == 0:
                     self.save()
                     saved_at = progress.step
-        self._keep_if_best(self.task.score())
+        if distributed.is_first():
+            self._keep_if_best(self.task.score())
         if saved_at != progress.step or (self.best is not None and self.best.step == progress.step):
             self.save()
         figures = {
@@ -184,8 +193,14 @@ class Trainer:
         }
         if self.best is not None:
             figures.update(best_score=self.best.score, best_step=self.best.step)
-        _add_hparams(writer, config, figures)
+        if writer is not None:
+            _add_hparams(writer, config, figures)
         return figures
+
+    def _goes_on(self, stopped: _Stop) -> bool:
+        """Whether there is a step to do; all processes decide alike."""
+        stop, self.progress.seconds = distributed.agreed(bool(stopped), self.progress.seconds)
+        return not stop and self.progress.share(self.config) < 1
 
     def _step(self) -> dict[str, float]:
         factor = learning_rate_factor(self.progress, self.config, self.optimizer_config)
@@ -197,6 +212,7 @@ class Trainer:
             if not math.isfinite(scalars["loss"]):
                 self._refuse(result.terms)
             self._keep_if_best(result.score)
+            distributed.add_gradients(weight for group in self.optimizer.param_groups for weight in group["params"])
             self.scaler.step(self.optimizer)
             self.scaler.update()
         except (MemoryError, RuntimeError) as error:
@@ -211,11 +227,12 @@ class Trainer:
         return scalars
 
     def _backward(self, loss: Tensor) -> None:
-        self.scaler.scale(loss).backward()
+        if loss.requires_grad:  # a part may have met none of the weights
+            self.scaler.scale(loss).backward()
 
     def _keep_if_best(self, score: float | None) -> None:
         """Remember the state as it is now, if nothing scored more before."""
-        if score is None or (self.best is not None and score <= self.best.score):
+        if score is None or (self.best is not None and score <= self.best.score) or not distributed.is_first():
             return
         kept = {name: value.detach().clone() for name, value in self.task.state_dict().items()}
         self.best = Best(self.progress.step, score, kept)
@@ -234,11 +251,13 @@ class Trainer:
     # --- state ---
 
     def save(self) -> None:
-        """Write a checkpoint of the task, the optimiser and the progress.
+        """Write a checkpoint of the task, the optimiser and the progress, in the first process.
 
         Raises:
             UserError: the weights are not finite, or the disk is full; the checkpoints before stay.
         """
+        if not distributed.is_first():
+            return
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         if not all(_is_finite(weight) for weight in weights):
             raise self._diverged(f"weights are not finite after step {self.progress.step}")
@@ -270,17 +289,22 @@ class Trainer:
         if "best" in header:
             step, score = header["best"]
             self.best = Best(step, score, state=None)
-        self.run.forget_after(self.progress.step)
+        if distributed.is_first():
+            self.run.forget_after(self.progress.step)
 
     # --- records ---
 
     def _log(self, writer: Any, scalars: dict[str, float]) -> None:
+        if writer is None:
+            return
         step = self.progress.step
         self.run.log({"step": step, "seconds": round(self.progress.seconds, 3), **scalars})
         for name, value in scalars.items():
             writer.add_scalar(f"train/{name}", value, step)
 
     def _preview(self, writer: Any) -> None:
+        if writer is None:
+            return
         preview = self.task.preview()
         step = self.progress.step
         for name, image in preview.images.items():
@@ -319,7 +343,11 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @contextmanager
 def _summary_writer(run: RunFolder, step: int) -> Iterator[Any]:
-    """A TensorBoard writer that goes on after ``step``, and is closed whatever happens, so that nothing is lost."""
+    """A TensorBoard writer that goes on after ``step``, and is closed whatever happens, so that nothing is lost; None
+    in all processes but the first."""
+    if not distributed.is_first():
+        yield None
+        return
     from torch.utils.tensorboard import SummaryWriter
 
     # The thread that writes raises what went wrong at the next entry; it need not print it as well.
@@ -327,6 +355,7 @@ def _summary_writer(run: RunFolder, step: int) -> Iterator[Any]:
     threading.excepthook = lambda args: None if issubclass(args.exc_type, OSError) else old(args)
     writer = SummaryWriter(str(run.path), purge_step=step + 1 if step else None)
     try:
+        writer.add_text("config", "```\n" + run.config_file.read_text() + "\n```")
         yield writer
     finally:
         threading.excepthook = old
