@@ -7,8 +7,9 @@ keep world coordinates and the one node carries the rotation (x, y, z) -> (x, z,
 three.js, and Blender's importer, which turns +Y up back into +Z up, shows it at the world coordinates of the input.
 COLOR_0 is linear light there (section 3.7.2.1) and sRGB-coded here, like the images: the file holds the decoded
 values, 16 bits each. A texture's picture is sRGB-coded there too, and goes in as it is; its v runs downwards from the
-top row, where OBJ's and ours runs upwards. The material is unlit (KHR_materials_unlit), since a field's colours have
-the light in them.
+top row, where OBJ's and ours runs upwards. The material of colours is unlit (KHR_materials_unlit), since a field's have
+the light in them; a mesh without any is lit, or it would be a white patch. Both show the back of a face, since a
+surface may be open.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ def _write_obj(file: IO[bytes], mesh: trimesh.Trimesh) -> None:
     if colors is not None:
         rows = np.hstack([rows, colors[:, :3] / 255.0])
         line = "v %.9g %.9g %.9g %.4f %.4f %.4f\n"
-    file.write(b"# recon3d\n")
+    file.write(_OBJ_HEAD.encode("ascii"))
     for text in _lines(line, rows):
         file.write(text)
     for text in _lines("f %d %d %d\n", np.asarray(mesh.faces) + 1):
@@ -214,7 +215,7 @@ def _write_glb(file: IO[bytes], mesh: trimesh.Trimesh) -> None:
     if colors is not None:
         kind = {"componentType": _USHORT, "type": "VEC4", "normalized": True}
         attributes["COLOR_0"] = glb.accessor(_linear_colors(colors), _ARRAY, kind)
-    glb.write(file, attributes, np.asarray(mesh.faces), {})
+    glb.write(file, attributes, np.asarray(mesh.faces), _MATERIAL if colors is None else _MATERIAL | _UNLIT)
 
 
 def _write_textured_glb(file: IO[bytes], textured: Textured, name: str) -> None:
@@ -224,13 +225,12 @@ def _write_textured_glb(file: IO[bytes], textured: Textured, name: str) -> None:
     attributes["TEXCOORD_0"] = glb.accessor(downwards, _ARRAY, {"componentType": _FLOAT, "type": "VEC2"})
     picture = glb.view(np.frombuffer(_png(textured.image), np.uint8))
     material = {"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, **_MATERIAL["pbrMetallicRoughness"]}}
-    more = {
-        "materials": [{**_MATERIAL, **material}],
+    pictures = {
         "textures": [{"sampler": 0, "source": 0}],
         "images": [{"name": name, "mimeType": "image/png", "bufferView": picture}],
         "samplers": [{"magFilter": _LINEAR, "minFilter": _MIPMAPS, "wrapS": _CLAMP, "wrapT": _CLAMP}],
     }
-    glb.write(file, attributes, textured.faces, more)
+    glb.write(file, attributes, textured.faces, _MATERIAL | material | _UNLIT, pictures)
 
 
 class _Glb:
@@ -258,18 +258,25 @@ class _Glb:
         self._accessors.append({"bufferView": view, "byteOffset": 0, "count": len(data), **kind})
         return len(self._accessors) - 1
 
-    def write(self, file: IO[bytes], attributes: dict[str, int], faces: np.ndarray, more: dict[str, Any]) -> None:
+    def write(
+        self,
+        file: IO[bytes],
+        attributes: dict[str, int],
+        faces: np.ndarray,
+        material: dict[str, Any],
+        pictures: dict[str, Any] | None = None,
+    ) -> None:
         corners = faces.astype("<u4").reshape(-1)
         indices = self.accessor(corners, _ELEMENTS, {"componentType": _UINT, "type": "SCALAR"})
         document = {
             "asset": {"version": "2.0", "generator": "recon3d"},
-            "extensionsUsed": ["KHR_materials_unlit"],
+            **({"extensionsUsed": list(material["extensions"])} if "extensions" in material else {}),
             "scene": 0,
             "scenes": [{"nodes": [0]}],
             "nodes": [{"name": "mesh", "mesh": 0, "matrix": list(Z_UP_TO_Y_UP)}],
             "meshes": [{"name": "mesh", "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]}],
-            "materials": [_MATERIAL],
-            **more,
+            "materials": [material],
+            **(pictures or {}),
             "buffers": [{"byteLength": self._length}],
             "bufferViews": self._views,
             "accessors": self._accessors,
@@ -308,7 +315,7 @@ def _write_textured_obj(file: IO[bytes], textured: Textured, name: str) -> None:
     used = np.flatnonzero(first >= 0)
     place = np.zeros(len(first), np.int64)
     place[used] = np.arange(1, len(used) + 1)
-    file.write(f"# recon3d\nmtllib {name}.mtl\nusemtl {_MATERIAL['name']}\n".encode("ascii"))
+    file.write(f"{_OBJ_HEAD}mtllib {name}.mtl\nusemtl {_MATERIAL['name']}\n".encode("ascii"))
     for line, rows in (
         ("v %.9g %.9g %.9g\n", np.asarray(textured.vertices[first[used]], np.float64)),
         ("vt %.8g %.8g\n", textured.uv),
@@ -345,9 +352,11 @@ def _linear_colors(colors: UInt8[np.ndarray, "v 4"]) -> np.ndarray:
 
 _MATERIAL: dict[str, Any] = {
     "name": "field",
+    "doubleSided": True,
     "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
-    "extensions": {"KHR_materials_unlit": {}},
 }
+_OBJ_HEAD = "# recon3d, in the axes of the input (+Z up: import with forward Y, up Z)\n"
+_UNLIT: dict[str, Any] = {"extensions": {"KHR_materials_unlit": {}}}
 _WRITERS: dict[str, Callable[[IO[bytes], trimesh.Trimesh], None]] = {
     "glb": _write_glb,
     "ply": _write_ply,

@@ -58,7 +58,8 @@ def check(path: Path) -> tuple[dict, bytes]:
         ends = view["byteOffset"] + view["byteLength"]
         assert view.get("target") in (None, ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER)
     assert ends <= buffer["byteLength"]
-    used = set(document["extensionsUsed"])
+    used = set(document.get("extensionsUsed", []))
+    assert used or "extensionsUsed" not in document, "schema: at least one"
     (node,) = document["nodes"]
     matrix = np.reshape(node["matrix"], (4, 4)).T
     assert np.allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3)) and np.isclose(np.linalg.det(matrix), 1)

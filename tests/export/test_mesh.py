@@ -19,6 +19,7 @@ from recon3d.export.postprocess import DropPieces
 from recon3d.export.sources import density_surface
 from recon3d.geometry.boxes import Normalizer
 
+from . import gltf
 from .shapes import ball, covering, torus
 
 HOME = Normalizer((3.0, -2.0, 10.0), 4.0)
@@ -205,10 +206,14 @@ def test_srgb_decoding_has_its_fixed_points() -> None:
     assert values[3] == pytest.approx(values[4], abs=1e-6)
 
 
-def test_a_mesh_without_colors_is_written_without(tmp_path: Path) -> None:
+def test_a_mesh_without_colors_is_written_without_and_lit(tmp_path: Path) -> None:
     plain = trimesh.creation.icosphere(2)
     glb, ply, obj = write_mesh(plain, tmp_path, "plain")
-    assert "COLOR_0" not in read_glb(glb)[0]["meshes"][0]["primitives"][0]["attributes"]
+    document, _ = gltf.check(glb)
+    assert "COLOR_0" not in document["meshes"][0]["primitives"][0]["attributes"]
+    (material,) = document["materials"]
+    assert "extensions" not in material, "unlit it would be a white patch"
+    assert material["doubleSided"], "an open surface has a back"
     assert b"red" not in ply.read_bytes()[:400]
     assert trimesh.load(obj).is_watertight
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plain.glb", "plain.obj", "plain.ply"]
