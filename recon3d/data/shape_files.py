@@ -23,6 +23,8 @@ MESHES = (".obj", ".ply", ".stl", ".glb", ".off")
 POINT_CLOUDS = (".ply", ".xyz", ".pcd")
 _FLAT = 1e-6
 """What lies within this share of its own size of a plane has no inside."""
+_FAR = 1e18
+"""Coordinates up to here have squares that float32 holds."""
 _NO_AREA = 1e-12
 """Share of the squared longest side of a face below which its area counts as none."""
 
@@ -205,6 +207,9 @@ def _check_finite(path: Path, vertices: Float[np.ndarray, "v 3"]) -> None:
         first = int(np.flatnonzero(bad)[0])
         raise UserError(f"{path}: vertex {first} is not finite ({vertices[first].tolist()}; {int(bad.sum())} of "
                         f"{len(vertices)} such): mend the file")  # fmt: skip
+    farthest = float(np.abs(vertices).max(initial=0))
+    if farthest > _FAR:
+        raise UserError(f"{path}: a coordinate of {farthest:.3g} is beyond {_FAR:g}: mend the file, or scale it")
 
 
 # --- formats --------------------------------------------------------------------------------------------------------

@@ -161,6 +161,7 @@ CASES = {
     "an OBJ of points": ("x.obj", TRIANGLE.encode(), ["x.obj", "no faces"]),
     "NaN": ("x.obj", (TRIANGLE.replace("v 0 1 0", "v 0 nan 0") + "f 1 2 3\n").encode(), ["vertex 2", "not finite"]),
     "infinity": ("x.obj", (TRIANGLE.replace("v 1", "v inf") + "f 1 2 3\n").encode(), ["vertex 1", "not finite"]),
+    "too far": ("x.obj", (TRIANGLE.replace("v 1", "v 1e300") + "f 1 2 3\n").encode(), ["1e+300", "beyond 1e+18"]),
     "a corner that is not there": (
         "x.ply",
         ply(["x", "y", "z"], POINTS, "element face 1\nproperty list uchar int vertex_indices\n") + b"3 0 1 9\n",
