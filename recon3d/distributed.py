@@ -33,6 +33,8 @@ PATIENCE = timedelta(hours=6)
 LARGE = 2**16
 """Gradients of so many numbers are sent as they are; smaller ones are put together first."""
 FAILED = "recon3d/failed"
+SIGNS_OF_LOSS = ("Connection", "closed by peer", "reset by peer", "Timed out", "remote process")
+"""What Gloo and NCCL say when another process has gone."""
 
 
 # --- who is there ---------------------------------------------------------------------------------------------------
@@ -118,10 +120,12 @@ def _all(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
     try:
         operation(*args, **kwargs)
     except RuntimeError as error:
+        if not any(sign in str(error) for sign in SIGNS_OF_LOSS):
+            raise
         raise UserError(
             "another process of this run has ended (out of memory, or its machine is gone?): the last checkpoint is "
-            f"intact, recon3d resume goes on from it ({str(error).splitlines()[0]})"
-        ) from None
+            "intact, recon3d resume goes on from it"
+        ) from error
 
 
 # --- one's own part -------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The command line itself: help, options, what goes to which stream, and exit codes."""
 
+import contextlib
 import importlib
 import json
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recon3d import __version__, cli
+from recon3d import __version__, cli, distributed
 from recon3d.commands import train as train_command
 from recon3d.config import preset_names
 
@@ -271,3 +272,27 @@ def test_data_in_the_preset_need_not_be_given(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("task: nerf\nsteps: 3\ndata: there\n")
     assert train_command.parse([str(path), "--device", "cpu"])[1].data == Path("there")
+
+
+# --- several processes ---
+
+
+def as_torchrun_starts_it(monkeypatch, rank):
+    """The command line believes to be one of two processes."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "joined", contextlib.nullcontext)
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: rank)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_of_several_processes_gives_the_figures(capsys, monkeypatch, rank):
+    as_torchrun_starts_it(monkeypatch, rank)
+    monkeypatch.setattr(train_command, "main", lambda args: {"steps": 5})
+    assert cli.main(["train", "nerf", "--json"]) == 0
+    assert capsys.readouterr().out == ('{"steps": 5}\n' if rank == 0 else "")
+
+
+def test_what_several_processes_cannot_do_together(capsys, monkeypatch):
+    as_torchrun_starts_it(monkeypatch, 0)
+    told(capsys, ["eval", "runs/x"], "torchrun", "train and resume", "recon3d eval")

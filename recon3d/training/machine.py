@@ -44,7 +44,7 @@ def select_device(name: str) -> torch.device:
     if torch.cuda.device_count() < processes:
         raise UserError(
             f"{processes} processes, but torch sees {torch.cuda.device_count()} GPUs here: start as many processes as "
-            "there are, or give --device cpu"
+            "there are GPUs, or give --device cpu"
         )
     return torch.device(name, number)
 

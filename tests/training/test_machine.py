@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from recon3d.errors import UserError
-from recon3d.training.machine import physical_cores, prepare, select_device, select_precision
+from recon3d.training import machine
+from recon3d.training.machine import physical_cores, prepare, select_device, select_precision, set_up
 from recon3d.training.trainer import is_out_of_memory
 
 from .toy import CPU, config_in
@@ -31,6 +32,23 @@ def test_cuda_that_is_not_there_is_told(monkeypatch):
     with pytest.raises(UserError, match="no CUDA device") as caught:
         select_device("cuda")
     assert "--device" in str(caught.value)
+
+
+def test_of_several_processes_each_has_its_gpu_and_its_threads(monkeypatch):
+    """As torchrun starts the third of four on a machine."""
+    started = {"RANK": 6, "WORLD_SIZE": 8, "LOCAL_RANK": 2, "LOCAL_WORLD_SIZE": 4, "MASTER_ADDR": "x", "MASTER_PORT": 1}
+    for name, value in started.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert select_device("auto") == select_device("cuda") == torch.device("cuda", 2)
+    assert select_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    with pytest.raises(UserError, match="4 processes, but torch sees 3 GPUs"):
+        select_device("auto")
+    monkeypatch.setattr(machine, "physical_cores", lambda: 9)
+    set_up("cpu", None)
+    assert torch.get_num_threads() == 2
 
 
 def test_precision():
