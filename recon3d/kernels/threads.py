@@ -1,6 +1,6 @@
 """Running CPU kernels on all threads without a second pool that spins.
 
-A slice of the work goes to each of ``torch.get_num_threads()`` workers, which sleep while they have nothing to do:
+The work is done by the calling thread and ``torch.get_num_threads() - 1`` workers, which sleep while they have none:
 numba's own pools (and OpenMP's) spin, and two pools that spin on the same cores slow each other down many times over.
 Numba kernels are compiled with ``nogil``; torch operations inside a worker run on that one thread.
 """
@@ -25,8 +25,8 @@ def _one_torch_thread() -> None:
 
 def _workers(count: int) -> ThreadPoolExecutor:
     if count not in _pools:
-        pool = ThreadPoolExecutor(count, "recon3d", _one_torch_thread)
-        for started in [pool.submit(torch.get_num_threads) for _ in range(count)]:
+        pool = ThreadPoolExecutor(count - 1, "recon3d", _one_torch_thread)
+        for started in [pool.submit(torch.get_num_threads) for _ in range(count - 1)]:
             started.result()
         torch.set_num_threads(count)
         _pools[count] = pool
@@ -41,9 +41,30 @@ def spans(n: int, parts: int) -> list[tuple[int, int]]:
 
 
 def run_parallel(function: Callable[..., R], tasks: Sequence[tuple]) -> list[R]:
-    """``[function(*task) for task in tasks]`` on torch's number of threads; the first exception is raised."""
-    threads = min(torch.get_num_threads(), len(tasks))
-    if threads <= 1:
+    """``[function(*task) for task in tasks]`` on torch's number of threads; the first exception is raised.
+
+    The calling thread works too, and whoever is free takes the next task: a thread that is held up by another process
+    delays its own task only.
+    """
+    threads = torch.get_num_threads()
+    if min(threads, len(tasks)) <= 1:
         return [function(*task) for task in tasks]
-    pool = _workers(torch.get_num_threads())
-    return [future.result() for future in [pool.submit(function, *task) for task in tasks]]
+    results: list[R | None] = [None] * len(tasks)
+    waiting = iter(range(len(tasks)))  # shared: taking the next one is one step of the interpreter
+
+    def work() -> None:
+        for index in waiting:
+            results[index] = function(*tasks[index])
+
+    pool = _workers(threads)
+    helpers = [pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
+    torch.set_num_threads(1)
+    try:
+        work()
+    finally:
+        failures = [helper.exception() for helper in helpers]
+        torch.set_num_threads(threads)
+    for failure in failures:
+        if failure is not None:
+            raise failure
+    return results  # type: ignore[return-value]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from recon3d.kernels import relu_mlp
-from recon3d.kernels.mlp import reference
+from recon3d.kernels import relu_mlp, tiles
+from recon3d.kernels.mlp import amx, reference
 
 
 def make(rows, dims, dtype=torch.float64):
@@ -71,3 +71,48 @@ def test_second_derivatives():
     x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
     weights = [torch.randn(a, b, dtype=torch.float64, requires_grad=True) for a, b in ((4, 3), (4, 4), (2, 4))]
     assert torch.autograd.gradgradcheck(lambda x, *w: relu_mlp(x, list(w)), (x, *weights))
+
+
+needs_tiles = pytest.mark.skipif(not tiles.available(), reason="this CPU has no matrix tiles (AMX)")
+
+
+@needs_tiles
+@pytest.mark.parametrize("rows", [0, 1, 256, 1000])
+@pytest.mark.parametrize("dims", [(24, 64, 16), (32, 64, 64, 3), (5, 2), (70, 40, 33)])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_tiles_are_exact_up_to_rounding(rows, dims, kind):
+    """Small whole numbers are bfloat16 numbers, and so are their sums here: nothing is rounded, any mistake shows."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape):
+        return torch.randint(-1, 2, shape, generator=generator).float() * (
+            torch.rand(shape, generator=generator) < 4 / shape[-1]
+        )
+
+    x, grad = draw(rows, dims[0]).to(kind), draw(rows, dims[-1]).to(kind)
+    weights = [draw(b, a) for a, b in zip(dims[:-1], dims[1:])]
+    value = amx.forward(x, weights)
+    truth = reference.forward(x, weights, torch.float32)
+    torch.testing.assert_close(value.float(), truth, rtol=0, atol=0)
+    grad_x, grad_weights = amx.backward(grad, x, weights, need_x=True)
+    true_x, true_weights = reference.backward(grad.float(), x.float(), weights, torch.float32, True)
+    torch.testing.assert_close(grad_x.float(), true_x, rtol=0, atol=0)
+    torch.testing.assert_close(grad_weights, true_weights, rtol=0, atol=0)
+    assert grad_x.dtype == kind and value.dtype == torch.bfloat16
+    assert amx.backward(grad, x, weights, need_x=False)[0].numel() == 0
+
+
+@needs_tiles
+def test_tiles_let_nan_through():
+    x, weights = make(300, (24, 64, 16), torch.float32)
+    spoilt = x.detach().clone()
+    spoilt[17, 3] = torch.nan
+    value = amx.forward(spoilt, weights)
+    assert value.isnan().any(1).nonzero().tolist() == [[17]]
+    _, grad_weights = amx.backward(torch.ones(300, 16), spoilt, weights, need_x=True)
+    assert all(grad.isnan().any() for grad in grad_weights)
+
+
+def test_bfloat16_without_tiles(monkeypatch):
+    monkeypatch.setattr(tiles, "available", lambda: False)
+    test_bfloat16_is_near_float32()

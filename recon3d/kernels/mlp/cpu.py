@@ -1,5 +1,7 @@
 """The small ReLU network on the CPU, in blocks of rows that stay in cache, one block a task.
 
+In bfloat16, CPUs with matrix tiles have a faster way (``amx.py``); what follows is for all others.
+
 A block's rows are a multiple of ``GRAIN`` (the last block is padded): the matrix library compiles a kernel for every
 shape it meets, at a millisecond each, and the number of samples of a step is never twice the same. The hidden
 activations are made again in the backward pass, in cache, instead of travelling through memory.
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recon3d.kernels import tiles
+from recon3d.kernels.mlp import amx
 from recon3d.kernels.mlp.reference import layer_inputs
 from recon3d.kernels.threads import run_parallel
 
@@ -32,6 +36,8 @@ def _block(x: Tensor, begin: int, size: int, compute: torch.dtype) -> Tensor:
 
 
 def forward(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
+    if compute == torch.bfloat16 and tiles.available():
+        return amx.forward(x, weights)
     x, weights = x.detach(), [weight.detach().to(compute) for weight in weights]
     out = x.new_empty(len(x), len(weights[-1]), dtype=compute)
     size = _block_rows(max(1, len(x)))
@@ -47,6 +53,8 @@ def forward(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
 def backward(
     grad: Tensor, x: Tensor, weights: list[Tensor], compute: torch.dtype, need_x: bool
 ) -> tuple[Tensor, list[Tensor]]:
+    if compute == torch.bfloat16 and tiles.available():
+        return amx.backward(grad, x, weights, need_x)
     x, small = x.detach(), [weight.detach().to(compute) for weight in weights]
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
     size = _block_rows(max(1, len(x)))

@@ -1,0 +1,217 @@
+"""The small ReLU network in bfloat16 on CPUs with matrix tiles (``kernels.tiles``), block by block in cache.
+
+A block of ``ROWS`` rows goes through all layers, and back, before the next one starts: what is between the layers never
+leaves the cache, and nothing is kept for the backward pass. All widths are padded with zeros to a multiple of 32.
+Products are summed in float32, those of the weights' gradients over all rows of a task.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from recon3d.kernels import tiles
+from recon3d.kernels.threads import run_parallel, spans
+
+ROWS = 256
+PAD = 32
+TASKS_PER_THREAD = 4
+
+
+@njit(nogil=True, cache=True)
+def _aligned(count, dtype):
+    """An array of zeros that starts at a line of the cache."""
+    raw = np.zeros(count + 64, dtype)
+    shift = (-raw.ctypes.data % 64) // raw.itemsize
+    return raw[shift : shift + count]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _product(left, packed, inner, outer, out):
+    """out (ROWS, outer) float32 = left (ROWS, inner) times a factor packed as tiles want it, (inner / 2, 2 * outer)."""
+    step, from_left, from_packed = left.strides[0], left.ctypes.data, packed.ctypes.data
+    wide, to, stride = packed.strides[0], out.ctypes.data, out.strides[0]
+    for i in range(0, ROWS, 32):
+        for j in range(0, outer, 32):
+            tiles.zero(0)
+            tiles.zero(1)
+            tiles.zero(2)
+            tiles.zero(3)
+            for k in range(0, inner, 32):
+                at = from_left + i * step + 2 * k
+                tiles.load(4, at, step)
+                tiles.load(5, at + 16 * step, step)
+                at = from_packed + (k // 2) * wide + 4 * j
+                tiles.load(6, at, wide)
+                tiles.load(7, at + 64, wide)
+                tiles.dot(0, 4, 6)
+                tiles.dot(1, 4, 7)
+                tiles.dot(2, 5, 6)
+                tiles.dot(3, 5, 7)
+            at = to + i * stride + 4 * j
+            tiles.store(0, at, stride)
+            tiles.store(1, at + 64, stride)
+            tiles.store(2, at + 16 * stride, stride)
+            tiles.store(3, at + 16 * stride + 64, stride)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_outer(left, right, total):
+    """total (m, n) float32 += the transpose of left (ROWS, m) times right (ROWS, n), both bfloat16."""
+    m, n = total.shape
+    turned, paired = _aligned(m * ROWS, np.uint16).reshape(m, ROWS), _aligned(n * ROWS, np.uint16).reshape(-1, 2 * n)
+    for i in range(0, ROWS, 32):
+        for j in range(0, m, 16):
+            at = turned.ctypes.data + j * turned.strides[0] + 2 * i
+            tiles.transpose(left.ctypes.data + i * left.strides[0] + 2 * j, left.strides[0], at, turned.strides[0])
+    words = paired.view(np.uint32)
+    for i in range(ROWS // 2):
+        for j in range(n):
+            words[i, j] = np.uint32(right[2 * i, j]) | (np.uint32(right[2 * i + 1, j]) << np.uint32(16))
+    stride, wide, long = total.strides[0], paired.strides[0], turned.strides[0]
+    for i in range(0, m, 32):
+        for j in range(0, n, 32):
+            to = total.ctypes.data + i * stride + 4 * j
+            tiles.load(0, to, stride)
+            tiles.load(1, to + 64, stride)
+            tiles.load(2, to + 16 * stride, stride)
+            tiles.load(3, to + 16 * stride + 64, stride)
+            for k in range(0, ROWS, 32):
+                at = turned.ctypes.data + i * long + 2 * k
+                tiles.load(4, at, long)
+                tiles.load(5, at + 16 * long, long)
+                at = paired.ctypes.data + (k // 2) * wide + 4 * j
+                tiles.load(6, at, wide)
+                tiles.load(7, at + 64, wide)
+                tiles.dot(0, 4, 6)
+                tiles.dot(1, 4, 7)
+                tiles.dot(2, 5, 6)
+                tiles.dot(3, 5, 7)
+            tiles.store(0, to, stride)
+            tiles.store(1, to + 64, stride)
+            tiles.store(2, to + 16 * stride, stride)
+            tiles.store(3, to + 16 * stride + 64, stride)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fill(source, begin, count, width, target):
+    """``count`` rows from ``begin`` on into ``target``, then rows of 0; columns behind ``width`` are 0 already."""
+    for i in range(count):
+        for j in range(width):
+            target[i, j] = tiles.bits(source[begin + i, j])
+    target[count:, :width] = 0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _hidden(inputs, forward, padded, layers, sums):
+    """The inputs of all layers but the first, from those of the first."""
+    zero = np.float32(0)
+    for layer in range(layers):
+        _product(inputs[layer], forward[layer], padded[layer], padded[layer + 1], sums)
+        target = inputs[layer + 1]
+        for i in range(ROWS):
+            for j in range(padded[layer + 1]):
+                target[i, j] = tiles.rounded(max(sums[i, j], zero))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _forward(first, last, x, forward, widths, padded, configuration, out):
+    layers, widest = len(widths) - 1, forward.shape[2] // 2
+    inputs = _aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
+    sums = _aligned(ROWS * widest, np.float32).reshape(ROWS, widest)
+    tiles.configure(configuration.ctypes.data)
+    for begin in range(first, last, ROWS):
+        count = min(ROWS, last - begin)
+        _fill(x, begin, count, widths[0], inputs[0])
+        _hidden(inputs, forward, padded, layers - 1, sums)
+        _product(inputs[layers - 1], forward[layers - 1], padded[layers - 1], padded[layers], sums)
+        for i in range(count):
+            for j in range(widths[layers]):
+                tiles.put(out, begin + i, j, sums[i, j])
+    tiles.release()
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _backward(first, last, grad, x, forward, back, widths, padded, configuration, need_x, grad_x):
+    """Gradients of the weights, (layers, widest, widest) with zeros around; those of x into ``grad_x``."""
+    layers, widest, zero = len(widths) - 1, forward.shape[2] // 2, np.float32(0)
+    inputs = _aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
+    grads = _aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
+    sums = _aligned(ROWS * widest, np.float32).reshape(ROWS, widest)
+    totals = _aligned(layers * widest * widest, np.float32).reshape(layers, widest, widest)
+    tiles.configure(configuration.ctypes.data)
+    for begin in range(first, last, ROWS):
+        count = min(ROWS, last - begin)
+        _fill(x, begin, count, widths[0], inputs[0])
+        _fill(grad, begin, count, widths[layers], grads[layers])
+        _hidden(inputs, forward, padded, layers - 1, sums)
+        for layer in range(layers - 1, -1, -1):
+            outgoing, incoming = padded[layer + 1], padded[layer]
+            _add_outer(grads[layer + 1], inputs[layer], totals[layer, :outgoing, :incoming])
+            if layer > 0 or need_x:
+                _product(grads[layer + 1], back[layer], outgoing, incoming, sums)
+            if layer > 0:
+                seen, target = inputs[layer], grads[layer]
+                for i in range(ROWS):
+                    for j in range(incoming):
+                        value = sums[i, j]
+                        target[i, j] = tiles.rounded(value if seen[i, j] != 0 else zero)
+        if need_x:
+            for i in range(count):
+                for j in range(widths[0]):
+                    tiles.put(grad_x, begin + i, j, sums[i, j])
+    tiles.release()
+    return totals
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    """float32, or the bits of bfloat16; other types as float32."""
+    values = values.detach().contiguous()
+    return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.float().numpy()
+
+
+def _packed(weights: list[Tensor]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Right factors of the products forward and back, (layers, widest / 2, 2 * widest), widths and padded widths."""
+    widths = np.array([weights[0].shape[1], *(len(weight) for weight in weights)])
+    padded = -(-widths // PAD) * PAD
+    widest = int(padded.max())
+    square = torch.zeros(len(weights), widest, widest, dtype=torch.bfloat16)
+    for target, weight in zip(square, weights, strict=True):
+        target[: len(weight), : weight.shape[1]] = weight.detach()
+    shape = len(weights), widest // 2, 2, widest
+    sides = [v.reshape(shape).transpose(2, 3).reshape(len(weights), widest // 2, -1) for v in (square.mT, square)]
+    return _numbers(sides[0]), _numbers(sides[1]), widths, padded
+
+
+def _spans(rows: int) -> list[tuple[int, int]]:
+    """Spans of whole blocks, but for the last."""
+    blocks = spans(-(-rows // ROWS), TASKS_PER_THREAD * torch.get_num_threads())
+    return [(ROWS * a, min(ROWS * b, rows)) for a, b in blocks if b > a]
+
+
+def forward(x: Tensor, weights: list[Tensor]) -> Tensor:
+    """Outputs (N, out) bfloat16 of rows ``x`` (N, in)."""
+    packed, _, widths, padded = _packed(weights)
+    out = torch.empty(len(x), len(weights[-1]), dtype=torch.bfloat16)
+    rest = _numbers(x), packed, widths, padded, tiles.CONFIGURATION, _numbers(out)
+    run_parallel(_forward, [(a, b, *rest) for a, b in _spans(len(x))])
+    return out
+
+
+def backward(grad: Tensor, x: Tensor, weights: list[Tensor], need_x: bool) -> tuple[Tensor, list[Tensor]]:
+    """Gradients of ``x`` (empty if not needed) and of the weights, each in its own type."""
+    forward, back, widths, padded = _packed(weights)
+    grad_x = torch.empty(
+        len(x) if need_x else 0, x.shape[1], dtype=torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+    )
+    rest = forward, back, widths, padded, tiles.CONFIGURATION, need_x, _numbers(grad_x)
+    given = _numbers(grad), _numbers(x)
+    tasks = [(a, b, *given, *rest) for a, b in _spans(len(x))]
+    totals = np.zeros((len(weights), forward.shape[1] * 2, forward.shape[1] * 2), np.float32)
+    for part in run_parallel(_backward, tasks):
+        totals += part
+    sums = torch.from_numpy(totals)
+    parts = [total[: len(w), : w.shape[1]].to(w.dtype).contiguous() for total, w in zip(sums, weights, strict=True)]
+    return grad_x.to(x.dtype), parts

@@ -1,0 +1,189 @@
+"""Matrix tiles in numba: the AMX instructions of recent CPUs, which multiply 16 x 32 by 32 x 16 bfloat16 at once.
+
+A thread has eight tiles of 16 rows of 64 bytes. ``dot(c, a, b)`` adds to tile c, 16 x 16 float32, the product of tile
+a, 16 rows of 32 bfloat16, and tile b, whose row k holds rows 2 k and 2 k + 1 of the right factor with their columns
+interleaved: b[k, 2 n + i] = right[2 k + i, n]. Addresses and strides are in bytes; tiles are named by constants.
+
+bfloat16 numbers travel as their bits, in uint16 arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
+
+_BYTE, _SHORT, _INT, _LONG, _NOTHING = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.VoidType()
+_POINTER = ir.PointerType()
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+
+CONFIGURATION = np.zeros(64, np.uint8)
+"""Eight tiles of 16 rows of 64 bytes, in the form that :func:`configure` loads."""
+CONFIGURATION[0] = 1
+CONFIGURATION[16:32].view(np.uint16)[:] = 64
+CONFIGURATION[48:56] = 16
+
+
+@functools.cache
+def available() -> bool:
+    """Whether this CPU has matrix tiles for bfloat16, and the system lets this process use them."""
+    if not sys.platform.startswith("linux"):
+        return False
+    features = binding.get_host_cpu_features()
+    if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512f")):
+        return False
+    try:
+        return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
+    except (OSError, AttributeError):
+        return False
+
+
+def _instruction(builder: ir.IRBuilder, name: str, *args: ir.Value) -> None:
+    kind = ir.FunctionType(_NOTHING, [arg.type for arg in args])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), args)
+
+
+def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return builder.inttoptr(address, _POINTER)
+
+
+@intrinsic
+def configure(typingctx: Any, address: Any) -> Any:
+    """Make the tiles of this thread usable; ``address`` is :data:`CONFIGURATION`'s."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _instruction(builder, "ldtilecfg", _pointer(builder, args[0]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
+@intrinsic
+def release(typingctx: Any) -> Any:
+    """Give the tiles of this thread back."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _instruction(builder, "tilerelease")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+def _on_tiles(name: str, operands: int, with_memory: bool) -> Callable[..., None]:
+    """An instruction on so many tiles, given as constants, and, ``with_memory``, an address and a stride."""
+
+    def build(given: tuple[Any, ...]) -> Any:
+        tiles = given[:operands]
+        if not all(isinstance(tile, types.IntegerLiteral) for tile in tiles):
+            return None
+        numbers = [ir.Constant(_BYTE, tile.literal_value) for tile in tiles]
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            memory = [_pointer(builder, args[operands]), args[operands + 1]] if with_memory else []
+            _instruction(builder, name, *numbers, *memory)
+            return context.get_dummy_value()
+
+        return types.void(*tiles, *((types.intp, types.intp) if with_memory else ())), generate
+
+    if with_memory:
+
+        @intrinsic(prefer_literal=True)
+        def on_memory(typingctx: Any, tile: Any, address: Any, stride: Any) -> Any:
+            return build((tile,))
+
+        return on_memory
+    if operands == 1:
+
+        @intrinsic(prefer_literal=True)
+        def on_one(typingctx: Any, tile: Any) -> Any:
+            return build((tile,))
+
+        return on_one
+
+    @intrinsic(prefer_literal=True)
+    def on_three(typingctx: Any, c: Any, a: Any, b: Any) -> Any:
+        return build((c, a, b))
+
+    return on_three
+
+
+load = _on_tiles("tileloadd64", 1, with_memory=True)
+store = _on_tiles("tilestored64", 1, with_memory=True)
+zero = _on_tiles("tilezero", 1, with_memory=False)
+dot = _on_tiles("tdpbf16ps", 3, with_memory=False)
+
+
+@intrinsic
+def transpose(typingctx: Any, source: Any, source_stride: Any, target: Any, target_stride: Any) -> Any:
+    """Write the transpose (16 rows of 32 numbers) of 32 rows of 16 numbers of 16 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address, stride, target, target_stride = args
+        row_type, pairs_type = ir.VectorType(_SHORT, 16), ir.VectorType(_INT, 16)
+        high = ir.Constant(pairs_type, [16] * 16)
+
+        def row(index: int) -> ir.Value:
+            place = builder.add(address, builder.mul(stride, ir.Constant(_LONG, index)))
+            return builder.zext(builder.load(_pointer(builder, place), typ=row_type, align=2), pairs_type)
+
+        # Two rows become one of pairs; then pairs are transposed: at distance d, half of each row changes places.
+        rows = [builder.or_(row(2 * i), builder.shl(row(2 * i + 1), high)) for i in range(16)]
+        for distance in (8, 4, 2, 1):
+            low = ir.Constant(pairs_type, [(j - distance) % 16 + 16 if j & distance else j for j in range(16)])
+            top = ir.Constant(pairs_type, [j + 16 if j & distance else j + distance for j in range(16)])
+            for i in range(16):
+                if not i & distance:
+                    a, b = rows[i], rows[i + distance]
+                    rows[i] = builder.shuffle_vector(a, b, low)
+                    rows[i + distance] = builder.shuffle_vector(a, b, top)
+        for index, value in enumerate(rows):
+            place = builder.add(target, builder.mul(target_stride, ir.Constant(_LONG, index)))
+            builder.store(value, _pointer(builder, place), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), generate
+
+
+@njit(nogil=True, cache=True, inline="always")
+def rounded(value):
+    """The bits of a float32 as the nearest bfloat16, ties to even. NaN stays NaN where its upper bits say so."""
+    bits = np.float32(value).view(np.uint32)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+def bits(value: Any) -> Any:
+    """In numba: a float32 rounded, or the bits of a bfloat16 as they are."""
+
+
+@overload(bits, inline="always")
+def _bits(value):
+    if isinstance(value, types.Float):
+        return lambda value: rounded(value)
+    return lambda value: value
+
+
+def put(array: Any, i: Any, j: Any, value: Any) -> None:
+    """In numba: set an element of an array of float32, or of the bits of bfloat16, to a float32."""
+
+
+@overload(put, inline="always")
+def _put(array, i, j, value):
+    if isinstance(array.dtype, types.Float):
+
+        def write(array, i, j, value):
+            array[i, j] = value
+
+        return write
+
+    def write_bits(array, i, j, value):
+        array[i, j] = rounded(value)
+
+    return write_bits
