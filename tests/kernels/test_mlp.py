@@ -31,8 +31,9 @@ def test_values_and_gradients(rows, dims):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_bfloat16_is_near_float32():
-    x, weights = make(4096, (24, 64, 16), torch.float32)
+@pytest.mark.parametrize("dims", [(24, 64, 16), (32, 64, 64, 32)])
+def test_bfloat16_is_near_float32(dims):
+    x, weights = make(4096, dims, torch.float32)
     ours = relu_mlp(x, weights, torch.bfloat16)
     assert ours.dtype == torch.bfloat16
     truth = reference.forward(x, weights, torch.float32)
@@ -115,4 +116,4 @@ def test_tiles_let_nan_through():
 
 def test_bfloat16_without_tiles(monkeypatch):
     monkeypatch.setattr(tiles, "available", lambda: False)
-    test_bfloat16_is_near_float32()
+    test_bfloat16_is_near_float32((24, 64, 16))

@@ -213,5 +213,5 @@ def backward(grad: Tensor, x: Tensor, weights: list[Tensor], need_x: bool) -> tu
     for part in run_parallel(_backward, tasks):
         totals += part
     sums = torch.from_numpy(totals)
-    parts = [total[: len(w), : w.shape[1]].to(w.dtype).contiguous() for total, w in zip(sums, weights, strict=True)]
+    parts = [total[: len(w), : w.shape[1]].to(w.dtype, copy=True) for total, w in zip(sums, weights, strict=True)]
     return grad_x.to(x.dtype), parts
