@@ -1,8 +1,9 @@
 """Multiresolution hash grid in numba; see ``reference.py`` for the conventions.
 
-Points are handled in blocks, level by level within a block, so that a level's table, the block's coordinates and its
-features stay in cache; each stage is a plain loop over the block that the compiler turns into vector instructions.
-The table's gradient is made one level per task: levels own disjoint rows, so no two threads write to the same place.
+A task goes through its points level by level, so that a level's table stays in cache, and through a level in blocks:
+each stage is a plain loop over the block that the compiler turns into vector instructions, but for the reading and the
+writing of rows of two float32, which are spelt out (``kernels.vectors``). The table's gradient is made one level per
+task: levels own disjoint rows, so no two threads write to the same place.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from recon3d.kernels.hash_grid.reference import PRIMES
 from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.vectors import LANES, add_to_rows, weighted_rows
 
-BLOCK = 512
-CHUNKS_PER_THREAD = 4
+BLOCK = 128
+CHUNKS_PER_THREAD = 2
 _PRIMES = np.array(PRIMES, dtype=np.uint32)
 _FAST = {"contract", "arcp", "nsz", "reassoc"}
 
@@ -31,7 +33,9 @@ def _is_dense(resolution, dim, size):
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
 def _locate(x, begin, n, scale, resolution, dense, low, high, fraction):
-    """Per axis: the row terms of a block's lower and upper corners (d, n), and the position between them (d, n)."""
+    """Per axis: the row terms of a block's lower and upper corners (d, n), and the position between them (d, n).
+
+    What is behind ``n`` points is that of the origin."""
     zero, half, one = x.dtype.type(0), x.dtype.type(0.5), x.dtype.type(1)
     stride = np.uint32(1)
     for axis in range(x.shape[1]):
@@ -42,80 +46,99 @@ def _locate(x, begin, n, scale, resolution, dense, low, high, fraction):
             fraction[axis, i] = position - x.dtype.type(cell)
             low[axis, i] = np.uint32(np.uint32(cell) * factor)
             high[axis, i] = np.uint32(low[axis, i] + factor)
+        low[axis, n:], high[axis, n:], fraction[axis, n:] = 0, 0, 0
         stride = np.uint32(stride * np.uint32(resolution))
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _corner(corner, n, size, dense, low, high, fraction, rows, weights):
-    """Rows (n,) of one corner of a block's cells, and its weights (n,); bit a of ``corner`` is its side on axis a."""
+def _corners(size, dense, low, high, fraction, rows, weights):
+    """Rows and weights (2^d, BLOCK) of all corners of a block's cells; bit a of a corner is its side on axis a."""
     one = fraction.dtype.type(1)
-    for axis in range(low.shape[0]):
-        upper = (corner >> axis) & 1
-        terms = high[axis] if upper else low[axis]
-        for i in range(n):
-            weight = fraction[axis, i] if upper else one - fraction[axis, i]
-            if axis == 0:
-                rows[i] = terms[i]
-                weights[i] = weight
-            elif dense:
-                rows[i] = np.uint32(rows[i] + terms[i])
-                weights[i] *= weight
+    for i in range(BLOCK):
+        rows[0, i], rows[1, i] = low[0, i], high[0, i]
+        weights[0, i], weights[1, i] = one - fraction[0, i], fraction[0, i]
+    for axis in range(1, low.shape[0]):
+        half = 1 << axis
+        for corner in range(half):
+            lower, upper, part = rows[corner], rows[corner + half], weights[corner]
+            if dense:
+                for i in range(BLOCK):
+                    upper[i] = np.uint32(lower[i] + high[axis, i])
+                    lower[i] = np.uint32(lower[i] + low[axis, i])
             else:
-                rows[i] = rows[i] ^ terms[i]
-                weights[i] *= weight
-    bound = np.uint32(size)
-    if dense:
-        for i in range(n):
-            if rows[i] >= bound:
-                rows[i] = np.uint32(rows[i] - bound)
-    else:
-        mask = np.uint32(size - 1)
-        for i in range(n):
-            rows[i] = rows[i] & mask
+                for i in range(BLOCK):
+                    upper[i] = lower[i] ^ high[axis, i]
+                    lower[i] = lower[i] ^ low[axis, i]
+            for i in range(BLOCK):
+                weights[corner + half, i] = part[i] * fraction[axis, i]
+                part[i] = part[i] - weights[corner + half, i]
+    bound, mask = np.uint32(size), np.uint32(size - 1)
+    for corner in range(len(rows)):
+        for i in range(BLOCK):
+            row = rows[corner, i]
+            if dense:
+                rows[corner, i] = row if row < bound else np.uint32(row - bound)
+            else:
+                rows[corner, i] = row & mask
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _sum_pairs(values, rows, weights, total):
+    """:func:`_sum` for three dimensions and rows of two float32."""
+    stride, half = rows.strides[0], total.strides[0]
+    for i in range(0, BLOCK, LANES):
+        at = total.ctypes.data + 4 * i
+        weighted_rows(
+            8, values.ctypes.data, rows.ctypes.data + 4 * i, weights.ctypes.data + 4 * i, stride, at, at + half
+        )
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _sum(values, rows, weights, total):
+    """total (F, BLOCK) = the features of a level's cells, ``values`` being its part of the table, flat."""
+    features = len(total)
+    total[:] = 0
+    for corner in range(len(rows)):
+        for f in range(features):
+            for i in range(BLOCK):
+                total[f, i] += weights[corner, i] * values[np.int64(rows[corner, i]) * features + f]
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
 def _encode(first, last, x, table, scales, resolutions, offsets, out):
     dim, features = x.shape[1], table.shape[1]
     low, high = np.empty((dim, BLOCK), np.uint32), np.empty((dim, BLOCK), np.uint32)
-    fraction, weights = np.empty((dim, BLOCK), x.dtype), np.empty(BLOCK, x.dtype)
-    rows = np.empty(BLOCK, np.uint32)
-    total = np.empty((features, BLOCK), x.dtype)
+    rows, weights = np.empty((1 << dim, BLOCK), np.uint32), np.empty((1 << dim, BLOCK), x.dtype)
+    fraction, total = np.empty((dim, BLOCK), x.dtype), np.empty((features, BLOCK), x.dtype)
     flat = table.reshape(-1)
-    for begin in range(first, last, BLOCK):
-        n = min(BLOCK, last - begin)
-        for level in range(len(scales)):
-            size = offsets[level + 1] - offsets[level]
-            dense = _is_dense(resolutions[level], dim, size)
-            values = flat[offsets[level] * features : offsets[level + 1] * features]
+    for level in range(len(scales)):
+        size = offsets[level + 1] - offsets[level]
+        dense = _is_dense(resolutions[level], dim, size)
+        values = flat[offsets[level] * features : offsets[level + 1] * features]
+        for begin in range(first, last, BLOCK):
+            n = min(BLOCK, last - begin)
             _locate(x, begin, n, scales[level], resolutions[level], dense, low, high, fraction)
-            total[:, :n] = 0
-            for corner in range(1 << dim):
-                _corner(corner, n, size, dense, low, high, fraction, rows, weights)
-                if features == 2:
-                    total0, total1 = total[0], total[1]
-                    for i in range(n):
-                        j = np.int64(rows[i]) * 2
-                        total0[i] += weights[i] * values[j]
-                        total1[i] += weights[i] * values[j + 1]
-                else:
-                    for f in range(features):
-                        for i in range(n):
-                            total[f, i] += weights[i] * values[np.int64(rows[i]) * features + f]
-            for f in range(features):
-                for i in range(n):
+            _corners(size, dense, low, high, fraction, rows, weights)
+            if dim == 3 and features == 2 and flat.itemsize == 4:
+                _sum_pairs(values, rows, weights, total)
+            else:
+                _sum(values, rows, weights, total)
+            for i in range(n):
+                for f in range(features):
                     out[begin + i, level * features + f] = total[f, i]
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
 def _table_gradient(level, x, grad, scales, resolutions, offsets, grad_table):
-    """Scatter the gradient (N, L * F) of one level's features into its rows of ``grad_table``."""
+    """Scatter the gradient (N, L * F) of one level's features into its rows of ``grad_table``.
+
+    Corner by corner of one point after the other: points that are neighbours share rows, corners of a point do not, so
+    that an addition need not wait for the one before."""
     points, dim = x.shape
     features = grad_table.shape[1]
     low, high = np.empty((dim, BLOCK), np.uint32), np.empty((dim, BLOCK), np.uint32)
-    fraction, weights = np.empty((dim, BLOCK), x.dtype), np.empty(BLOCK, x.dtype)
-    rows = np.empty(BLOCK, np.uint32)
-    incoming = np.empty((features, BLOCK), x.dtype)
+    rows, weights = np.empty((1 << dim, BLOCK), np.uint32), np.empty((1 << dim, BLOCK), x.dtype)
+    fraction = np.empty((dim, BLOCK), x.dtype)
     size = offsets[level + 1] - offsets[level]
     dense = _is_dense(resolutions[level], dim, size)
     values = grad_table.reshape(-1)[offsets[level] * features : offsets[level + 1] * features]
@@ -123,20 +146,19 @@ def _table_gradient(level, x, grad, scales, resolutions, offsets, grad_table):
     for begin in range(0, points, BLOCK):
         n = min(BLOCK, points - begin)
         _locate(x, begin, n, scales[level], resolutions[level], dense, low, high, fraction)
-        for f in range(features):
+        _corners(size, dense, low, high, fraction, rows, weights)
+        if dim == 3 and features == 2 and values.itemsize == 4:
+            of_rows, of_weights, stride = rows.ctypes.data, weights.ctypes.data, rows.strides[0]
+            incoming = grad.ctypes.data + begin * grad.strides[0] + 8 * level
             for i in range(n):
-                incoming[f, i] = grad[begin + i, level * features + f]
-        for corner in range(1 << dim):
-            _corner(corner, n, size, dense, low, high, fraction, rows, weights)
-            if features == 2:
-                for i in range(n):
-                    j = np.int64(rows[i]) * 2
-                    values[j] += weights[i] * incoming[0, i]
-                    values[j + 1] += weights[i] * incoming[1, i]
-            else:
-                for i in range(n):
+                at = incoming + i * grad.strides[0]
+                add_to_rows(8, values.ctypes.data, of_rows + 4 * i, of_weights + 4 * i, stride, at)
+        else:
+            for i in range(n):
+                for corner in range(len(rows)):
                     for f in range(features):
-                        values[np.int64(rows[i]) * features + f] += weights[i] * incoming[f, i]
+                        value = weights[corner, i] * grad[begin + i, level * features + f]
+                        values[np.int64(rows[corner, i]) * features + f] += value
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
@@ -144,8 +166,8 @@ def _point_gradient(first, last, x, table, grad, scales, resolutions, offsets, g
     dim, features = x.shape[1], table.shape[1]
     zero, one = x.dtype.type(0), x.dtype.type(1)
     low, high = np.empty((dim, BLOCK), np.uint32), np.empty((dim, BLOCK), np.uint32)
-    fraction, weights = np.empty((dim, BLOCK), x.dtype), np.empty(BLOCK, x.dtype)
-    rows = np.empty(BLOCK, np.uint32)
+    rows, weights = np.empty((1 << dim, BLOCK), np.uint32), np.empty((1 << dim, BLOCK), x.dtype)
+    fraction = np.empty((dim, BLOCK), x.dtype)
     flat = table.reshape(-1)
     grad_x[first:last] = 0
     for begin in range(first, last, BLOCK):
@@ -155,12 +177,14 @@ def _point_gradient(first, last, x, table, grad, scales, resolutions, offsets, g
             dense = _is_dense(resolutions[level], dim, size)
             values = flat[offsets[level] * features : offsets[level + 1] * features]
             _locate(x, begin, n, scales[level], resolutions[level], dense, low, high, fraction)
+            _corners(size, dense, low, high, fraction, rows, weights)
             for corner in range(1 << dim):
-                _corner(corner, n, size, dense, low, high, fraction, rows, weights)
                 for i in range(n):
                     value = zero
                     for f in range(features):
-                        value += grad[begin + i, level * features + f] * values[np.int64(rows[i]) * features + f]
+                        value += (
+                            grad[begin + i, level * features + f] * values[np.int64(rows[corner, i]) * features + f]
+                        )
                     for axis in range(dim):
                         # The weight's derivative on this axis: the other axes' weights, with the side's sign.
                         slope = scales[level] if (corner >> axis) & 1 else -scales[level]
