@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class Diverged(UserError):
+    """A training whose loss or weights stopped being finite."""
+
+
 def require(ok: bool, message: str) -> None:
     """Raise :class:`UserError` with ``message`` unless ``ok``."""
     if not ok:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import torch
 
 from recon3d.bench.report import Curve
 from recon3d.config import SignalConfig, to_plain
+from recon3d.errors import Diverged
 from recon3d.files import write_bytes
 from recon3d.metrics.signal import mse, psnr, spectrum_cosine
 from recon3d.tasks.signal import SignalTask
@@ -29,20 +31,25 @@ Evaluation = Callable[[SignalTask], dict[str, float]]
 @dataclass(frozen=True)
 class Fit:
     """``psnr[k]`` is the PSNR of the training points after k updates, as the full-batch step k + 1 finds it;
-    ``measured[k]`` what the benchmark's own evaluation gave after k updates."""
+    ``measured[k]`` what the benchmark's own evaluation gave after k updates. Both end where the fit ``diverged``."""
 
     psnr: list[float]
     measured: dict[int, dict[str, float]]
     seconds_per_step: float
     parameters: int
+    diverged: bool = False
 
     def last(self, step: int) -> float:
-        """PSNR after ``step`` updates."""
-        return self.psnr[step]
+        """PSNR after ``step`` updates; NaN where the fit had diverged by then."""
+        return self.psnr[step] if step < len(self.psnr) else math.nan
 
     def best(self, step: int) -> float:
-        """The best PSNR within ``step`` updates: what the papers record."""
-        return float(np.nanmax(self.psnr[: step + 1]))
+        """The best PSNR within ``step`` updates: what the papers record; NaN where there was none."""
+        return max((value for value in self.psnr[: step + 1] if math.isfinite(value)), default=math.nan)
+
+    def figure(self, step: int, key: str) -> float:
+        """What was measured after ``step`` updates; NaN where the fit had diverged by then."""
+        return self.measured.get(step, {}).get(key, math.nan)
 
 
 def fit(config: SignalConfig, at: Sequence[int], evaluate: Evaluation | None = None) -> Fit:
@@ -57,7 +64,7 @@ def fit(config: SignalConfig, at: Sequence[int], evaluate: Evaluation | None = N
         saved = json.loads(record.read_text())
         if saved["asked"] == json.loads(json.dumps(asked)):
             kept = {int(step): values for step, values in saved["measured"].items()}
-            return Fit(saved["psnr"], kept, saved["seconds_per_step"], saved["parameters"])
+            return Fit(saved["psnr"], kept, saved["seconds_per_step"], saved["parameters"], saved["diverged"])
     device, precision = prepare(config)
     run = RunFolder.create(config, "bench")
     task = SignalTask.from_data(config, device, precision)
@@ -72,10 +79,16 @@ def fit(config: SignalConfig, at: Sequence[int], evaluate: Evaluation | None = N
             task.train()
 
     trainer = Trainer(task, config, config.optimizer, run, device, precision)
-    figures = trainer.train(visit)
-    if figures["stopped"]:
-        raise KeyboardInterrupt
-    result = Fit(curve, measured, figures["seconds"] / figures["steps"], task.field.parameter_count())
+    diverged = False
+    try:
+        if trainer.train(visit)["stopped"]:
+            raise KeyboardInterrupt
+    except Diverged as error:
+        print(f"{config.name}: {error}", file=sys.stderr)
+        diverged = True
+    spent = trainer.progress
+    seconds = spent.seconds / spent.step if spent.step else math.nan
+    result = Fit(curve, measured, seconds, task.field.parameter_count(), diverged)
     values = {"asked": asked, **dataclasses.asdict(result)}
     write_bytes(record, json.dumps(values).encode())
     return result
@@ -105,13 +118,15 @@ def whole(task: SignalTask) -> dict[str, float]:
 
 
 def curves_of(fits: dict[str, list[Fit]]) -> dict[str, Curve]:
-    """The mean curve of every model: PSNR against the number of updates."""
+    """The mean curve of every model: PSNR against the number of updates, as far as none of its fits diverged."""
+    lengths = {model: min(len(one.psnr) for one in found) for model, found in fits.items()}
     return {
-        model: (list(map(float, range(len(found[0].psnr)))), np.mean([one.psnr for one in found], axis=0).tolist())
-        for model, found in fits.items()
+        model: (list(map(float, range(length))), np.mean([one.psnr[:length] for one in fits[model]], axis=0).tolist())
+        for model, length in lengths.items()
     }
 
 
 def mean_measured(configs: Sequence[SignalConfig], steps: int, key: str) -> float:
     """Fit every configuration for ``steps`` updates; the mean of one figure of their whole signals."""
-    return mean([fit(config, (steps,), whole).measured[steps][key] for config in configs])
+    fits = [fit(config, (steps,), whole) for config in configs]
+    return mean([found.figure(steps, key) for found in fits])

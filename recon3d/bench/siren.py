@@ -43,7 +43,7 @@ def siren_poisson(options: Options) -> Report:
                 )
                 found.append(fit(MODELS[name].into(config), steps, reconstruction))
             report.figures[f"{name} {supervision}"] = {
-                **{f"psnr_{step}": mean([one.measured[step]["psnr"] for one in found]) for step in steps},
+                **{f"psnr_{step}": mean([one.figure(step, "psnr") for one in found]) for step in steps},
                 "seconds_per_step": mean([one.seconds_per_step for one in found]),
             }
     return report

@@ -82,7 +82,7 @@ def _restored(options: Options, report: Report, models: dict[str, Model], size: 
             config = color_config(options, report.name, image, name, size, **changes)
             found.append(fit(model.into(config), (steps,), whole))
         report.figures[name] = {
-            "psnr": mean([one.measured[steps]["psnr"] for one in found]),
+            "psnr": mean([one.figure(steps, "psnr") for one in found]),
             "psnr_trained": mean([one.best(steps) for one in found]),
             "seconds_per_step": mean([one.seconds_per_step for one in found]),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ def image_figures(found: list[Fit], steps: tuple[int, ...]) -> dict[str, float]:
     for step in steps:
         figures[f"psnr_{step}"] = mean([one.last(step) for one in found])
         figures[f"best_{step}"] = mean([one.best(step) for one in found])
-        figures[f"rho_{step}"] = mean([one.measured[step]["rho"] for one in found])
+        figures[f"rho_{step}"] = mean([one.figure(step, "rho") for one in found])
     figures["seconds_per_step"] = mean([one.seconds_per_step for one in found])
     figures["parameters"] = found[0].parameters
     return figures
@@ -80,11 +81,15 @@ def _image_report(
     fits = _images_by_models(options, bench, models, images, steps, size)
     columns = [f"{kind}_{step}" for step in steps for kind in ("psnr", "best")] + ["seconds_per_step"]
     report = Report(bench, f"{title}: {', '.join(Path(i).stem for i in images)} at {size} x {size}", columns)
-    report.figures = {model: dict(image_figures(found, steps)) for model, found in fits.items()}
+    report.figures = {
+        model: {key: None if math.isnan(value) else value for key, value in image_figures(found, steps).items()}
+        for model, found in fits.items()
+    }
     report.curves = curves_of(fits)
     report.notes = [
         "psnr_K: of the weights after K updates (last); best_K: of the best weights within K updates; "
-        "the papers record the best; theirs in brackets, means of DIV2K"
+        "the papers record the best; theirs in brackets, means of DIV2K",
+        *(f"{model} diverged" for model, found in fits.items() if any(one.diverged for one in found)),
     ]
     return report
 

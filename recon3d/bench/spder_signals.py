@@ -65,8 +65,8 @@ def spder_audio(options: Options) -> Report:
         ]
         fits[name] = found
         report.figures[name] = {
-            **{f"mse_{step}": mean([one.measured[step]["mse"] for one in found]) for step in steps},
-            **{f"rho_{step}": mean([one.measured[step]["rho"] for one in found]) for step in steps},
+            **{f"mse_{step}": mean([one.figure(step, "mse") for one in found]) for step in steps},
+            **{f"rho_{step}": mean([one.figure(step, "rho") for one in found]) for step in steps},
             "seconds_per_step": mean([one.seconds_per_step for one in found]),
         }
     report.curves = curves_of(fits)

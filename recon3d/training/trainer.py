@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from recon3d import distributed
 from recon3d.config import OptimizerConfig, RunConfig, to_plain
-from recon3d.errors import UserError
+from recon3d.errors import Diverged, UserError
 from recon3d.files import cannot_write
 from recon3d.training import checkpoints
 from recon3d.training.adam import Adam
@@ -241,10 +241,10 @@ class Trainer:
         bad = [name for name, value in terms.items() if not _is_finite(value)] or ["loss"]
         raise self._diverged(f"loss is not finite at step {self.progress.step} (term: {', '.join(bad)})")
 
-    def _diverged(self, what: str) -> UserError:
+    def _diverged(self, what: str) -> Diverged:
         saved = sorted(self.run.checkpoints.glob(checkpoints.PATTERN))
         kept = f"the last good checkpoint is {saved[-1]}" if saved else "nothing was saved yet"
-        return UserError(
+        return Diverged(
             f"{what}: training stopped, {kept}; lower --optimizer.learning-rate or use --precision float32"
         )
 

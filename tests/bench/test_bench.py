@@ -1,6 +1,7 @@
 """Benchmarks at their smallest: every one runs, keeps its fits, and reports ours beside theirs."""
 
 import csv
+import dataclasses
 import json
 import math
 
@@ -75,6 +76,16 @@ def test_tables_of_images(name, tmp_path, picture):
     assert json.loads(written[0].read_text())["models"] == report.figures
     rows = list(csv.DictReader(written[1].open()))
     assert {row["model"] for row in rows} == set(models)
+
+
+def test_a_fit_that_diverges_has_no_figures(tmp_path, picture, monkeypatch):
+    monkeypatch.setitem(MODELS, "spder_wild", dataclasses.replace(MODELS["spder_square"], learning_rate=1e30))
+    chosen = options(tmp_path, images=(picture,), models=("spder_wild", "siren"))
+    report = BENCHES["spder-damping"](chosen)
+    assert report.figures["spder_wild"][f"psnr_{STEPS[-1]}"] is None
+    assert math.isfinite(report.figures["siren"][f"psnr_{STEPS[-1]}"])
+    assert report.notes[-1] == "spder_wild diverged"
+    assert len(report.write(chosen.out)) == 3
 
 
 def test_super_resolution_stands_beside_bicubic(tmp_path, picture):
