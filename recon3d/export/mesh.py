@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recon3d.errors import UserError
 from recon3d.export.appearance import MeshOcclusion, SeenColor
-from recon3d.export.fusion import DepthView, fuse
+from recon3d.export.fusion import fuse
 from recon3d.export.levelset import LevelSet, NoSurfaceError
 from recon3d.export.marching import extract_surface
 from recon3d.export.postprocess import DropCavities, DropPieces, Smooth, Step, StepReport, apply_steps
@@ -28,6 +28,7 @@ from recon3d.export.refinement import narrow_band
 from recon3d.export.texture import Textured, texture
 from recon3d.export.triangles import is_closed, pieces, vertex_normals
 from recon3d.geometry.boxes import Normalizer
+from recon3d.geometry.depth_views import DepthView
 
 if TYPE_CHECKING:
     import trimesh

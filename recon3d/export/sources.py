@@ -22,12 +22,13 @@ from torch.nn import functional as F
 
 from recon3d.errors import UserError
 from recon3d.export.appearance import field_cameras
-from recon3d.export.fusion import DepthView, fused_surface, truncation_for, views_of
+from recon3d.export.fusion import fused_surface
 from recon3d.export.level import choose_level
 from recon3d.export.levelset import ColorFn, LevelSet, NoSurfaceError, ValueFn
 from recon3d.export.solid import filled, solid_cells
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.cameras import Cameras
+from recon3d.geometry.depth_views import DepthView, truncation_for, views_of
 from recon3d.heads.projection import cells_of
 from recon3d.metrics.volume import otsu_threshold
 from recon3d.tasks.ct import CtTask
