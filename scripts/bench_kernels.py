@@ -9,6 +9,8 @@ same run. It counts neither the random order of a hash table's rows nor what cac
 from __future__ import annotations
 
 import argparse
+import importlib
+import itertools
 import json
 import platform
 import statistics
@@ -25,6 +27,7 @@ from recon3d.kernels import HashLayout
 from recon3d.kernels.compositing import reference as compositing_reference
 from recon3d.kernels.hash_grid import reference as hash_reference
 from recon3d.kernels.marching import reference as marching_reference
+from recon3d.kernels.mlp import reference as mlp_reference
 
 GRID = 128
 STEP = 3**0.5 / 1024 * 2
@@ -89,23 +92,14 @@ def size(*tensors: Tensor) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def implementations(device: torch.device) -> tuple[str, ModuleType, ModuleType, ModuleType]:
-    """Name, and the modules of the hash grid, the march and the compositing, for a device."""
-    if device.type == "cuda":
-        from recon3d.kernels.compositing import cuda as compositing
-        from recon3d.kernels.hash_grid import cuda as hash_grid
-        from recon3d.kernels.marching import cuda as marching
-
-        return "triton", hash_grid, marching, compositing
-    from recon3d.kernels.compositing import cpu as compositing
-    from recon3d.kernels.hash_grid import cpu as hash_grid
-    from recon3d.kernels.marching import cpu as marching
-
-    return "numba", hash_grid, marching, compositing
+def implementation(op: str, device: torch.device) -> ModuleType:
+    """The module of an op for a device: it holds the functions that the op registers."""
+    return importlib.import_module(f"recon3d.kernels.{op}.{device.type}")
 
 
-def hash_cases(hash_grid: ModuleType, device: torch.device, points: int) -> Iterator[Case]:
+def hash_cases(device: torch.device, points: int) -> Iterator[Case]:
     """Points along rays through the volume, 16 levels of 2 features, 2^19 rows a level."""
+    hash_grid = implementation("hash_grid", device)
     layout = HashLayout.build(3, 16, 2, log2_size=19, coarsest=16, finest=2048)
     lists = list(layout.scales), list(layout.resolutions), list(layout.offsets)
     table = torch.randn(layout.rows, 2, device=device)
@@ -154,8 +148,57 @@ def hash_cases(hash_grid: ModuleType, device: torch.device, points: int) -> Iter
         )
 
 
-def march_case(marching: ModuleType, device: torch.device, rays: int) -> Case:
+def mlp_cases(device: torch.device, rows: int) -> Iterator[Case]:
+    """The networks of instant-ngp: density and colour."""
+    mlp = implementation("mlp", device)
+    compute = torch.float16 if device.type == "cuda" else torch.bfloat16
+    for sizes in ((32, 64, 16), (32, 64, 64, 3)):
+        weights = [torch.randn(b, a, device=device) * a**-0.5 for a, b in itertools.pairwise(sizes)]
+        x = torch.randn(rows, sizes[0], device=device).to(compute)
+        grad = torch.randn(rows, sizes[-1], device=device).to(compute)
+        shape = f"{rows} rows, {' - '.join(map(str, sizes))}, {str(compute).removeprefix('torch.')}"
+        yield Case(
+            "network",
+            shape,
+            rows,
+            size(x, grad, *weights),
+            lambda x=x, weights=weights: mlp.forward(x, weights, compute),
+            lambda x=x, weights=weights: mlp_reference.forward(x, weights, compute),
+        )
+        yield Case(
+            "network backward",
+            shape,
+            rows,
+            size(x, x, grad, *weights, *weights),
+            lambda x=x, weights=weights, grad=grad: mlp.backward(grad, x, weights, compute, True),
+            lambda x=x, weights=weights, grad=grad: mlp_reference.backward(grad, x, weights, compute, True),
+        )
+
+
+def adam_cases(device: torch.device, rows: int) -> Iterator[Case]:
+    """A table of 2 features of which a step touches a tenth, and all, beside torch's fused Adam on all of it."""
+    adam = implementation("adam", device)
+    table, mean, square = torch.rand(3, rows, 2, device=device)
+    steps, one, none = torch.ones(rows, device=device), torch.ones((), device=device), torch.zeros((), device=device)
+    whole = table.clone().requires_grad_()
+    fused = torch.optim.Adam([whole], fused=True)
+    for share in (0.1, 1.0):
+        grad = torch.randn(rows, 2, device=device) * (torch.rand(rows, 1, device=device) < share)
+        whole.grad = grad
+        touched = int(share * rows)
+        yield Case(
+            "Adam on rows",
+            f"{rows} rows x 2, {share:.0%} touched",
+            rows,
+            size(grad) + touched * 4 * 2 * (3 * 2 + 1),
+            lambda grad=grad: adam.adam_rows(table, grad, mean, square, steps, one * 1e-3, 0.9, 0.99, 1e-15, one, none),
+            fused.step,
+        )
+
+
+def march_case(device: torch.device, rays: int) -> Case:
     """Rays from a sphere of radius 3 through a grid of which a shell is occupied."""
+    marching = implementation("marching", device)
     axis = (torch.arange(GRID, device=device) + 0.5) / GRID * 2 - 1
     radius = torch.cartesian_prod(axis, axis, axis).norm(dim=-1).reshape(GRID, GRID, GRID)
     occupancy = (radius > 0.5) & (radius < 0.53)
@@ -177,8 +220,9 @@ def march_case(marching: ModuleType, device: torch.device, rays: int) -> Case:
     return Case("march", shape, rays, moved, lambda: marching.march(*inputs, STEP, 0.0), reference)
 
 
-def composite_cases(compositing: ModuleType, device: torch.device, samples: int) -> Iterator[Case]:
+def composite_cases(device: torch.device, samples: int) -> Iterator[Case]:
     """Rays of 0 to 63 samples, of which many become opaque."""
+    compositing = implementation("compositing", device)
     counts = torch.randint(0, 64, (samples // 32,))
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)]).to(device)
     samples, rays = int(offsets[-1]), len(counts)
@@ -213,7 +257,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.manual_seed(0)
-    name, hash_grid, marching, compositing = implementations(device)
+    name = "triton" if device.type == "cuda" else "cpu"
     bandwidth = copy_bandwidth(device)
     machine = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -222,9 +266,12 @@ def main() -> None:
     print(f"{'op':22}{'implementation':16}{'ms':>9}{'floor ms':>10}{'GB/s':>8}{'M items/s':>11}{'speed-up':>10}  shape")
 
     def cases() -> Iterator[Case]:
-        yield from hash_cases(hash_grid, device, 2**18 if device.type == "cuda" else 2**17)
-        yield march_case(marching, device, 50_000)
-        yield from composite_cases(compositing, device, 2**18)
+        points = 2**18 if device.type == "cuda" else 2**17
+        yield from hash_cases(device, points)
+        yield from mlp_cases(device, points)
+        yield from adam_cases(device, 6_000_000 if device.type == "cuda" else 1_000_000)
+        yield march_case(device, 50_000)
+        yield from composite_cases(device, 2**18)
 
     rows: list[Row] = []
     for case in cases():

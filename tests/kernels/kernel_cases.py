@@ -163,6 +163,24 @@ def cosine_inputs(rows: int, dim: int, width: int, terms: int, dtype: torch.dtyp
     return theta, weight, coefficients, grad
 
 
+# Small network: inputs, hidden widths, outputs. The last two are shapes that the fused kernel leaves to plain torch.
+MLP_SHAPES = [(32, 64, 16), (31, 64, 64, 3), (5, 16, 1), (17, 32, 32, 32, 20), (40, 128, 128, 3), (8, 24, 4), (6, 3)]
+
+
+def mlp_inputs(sizes: tuple[int, ...], rows: int, whole: bool = False) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Inputs, weights and an incoming gradient of a network; ``whole``: whole numbers, few enough to stay small."""
+    generator = torch.Generator().manual_seed(sum(sizes))
+
+    def draw(*shape: int, fan_in: int = 1) -> Tensor:
+        if not whole:
+            return torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
+        values = torch.randint(-2, 3, shape, generator=generator).float()
+        return values * (torch.rand(shape, generator=generator) < 4 / fan_in)
+
+    weights = [draw(b, a, fan_in=a) for a, b in zip(sizes[:-1], sizes[1:])]
+    return draw(rows, sizes[0]), weights, draw(rows, sizes[-1])
+
+
 def scans() -> dict[str, tuple[ScanGeometry, VolumeGrid]]:
     """Small scans of every geometry, with volumes of unequal sides that some rays miss."""
     turn = torch.arange(5) * 1.3

@@ -8,12 +8,14 @@ from kernel_cases import (
     COSINE_SHAPES,
     HASH_SHAPES,
     IMPLEMENTATIONS,
+    MLP_SHAPES,
     PACKS,
     SCANS,
     cosine_inputs,
     hash_inputs,
     hash_layout,
     layout_lists,
+    mlp_inputs,
     move,
     occupancy_blobs,
     packed_samples,
@@ -28,6 +30,7 @@ from recon3d.kernels.compositing import reference as compositing_reference
 from recon3d.kernels.cosine_series import reference as cosine_reference
 from recon3d.kernels.hash_grid import reference as hash_reference
 from recon3d.kernels.marching import reference as marching_reference
+from recon3d.kernels.mlp import reference as mlp_reference
 from recon3d.kernels.projection import reference as projection_reference
 from recon3d.kernels.sine import reference as sine_reference
 
@@ -419,3 +422,55 @@ def test_adam_rows_of_an_infinite_gradient(implementation):
     values = adam_run(implementation.of("adam").adam_rows, given, grads * torch.inf, implementation.device, 1.0)
     for value, before in zip(values, tensors):
         assert torch.equal(value, before)
+
+
+def mlp_run(implementation, x, weights, grad, compute, need_x=True):
+    """Outputs, the gradient of x and those of the weights."""
+    module, device = implementation.of("mlp"), implementation.device
+    x, grad, weights = x.to(device), grad.to(device), move(weights, device)
+    out = module.forward(x, weights, compute)
+    grad_x, grad_weights = module.backward(grad.to(compute), x, weights, compute, need_x)
+    return [v.cpu() for v in (out, grad_x, *grad_weights)]
+
+
+def mlp_truth(x, weights, grad):
+    """The same in float64, by autograd through the reference."""
+    x, weights = x.double().requires_grad_(), [weight.double().requires_grad_() for weight in weights]
+    out = mlp_reference.forward(x, weights, torch.float64)
+    return [out.detach(), *torch.autograd.grad(out, [x, *weights], grad.double())]
+
+
+@pytest.mark.parametrize("rows", [1, 300])
+@pytest.mark.parametrize("sizes", MLP_SHAPES)
+def test_mlp_of_small_integers(implementation, sizes, rows):
+    """Whole numbers that float16 holds exactly: every value and every gradient is the float64 one."""
+    x, weights, grad = mlp_inputs(sizes, rows, whole=True)
+    truth = mlp_truth(x, weights, grad)
+    assert max(float(v.abs().max()) for v in truth[:2]) <= 2048
+    for value, expected in zip(mlp_run(implementation, x, weights, grad, torch.float16), truth, strict=True):
+        assert torch.equal(value.double(), expected)
+
+
+@pytest.mark.parametrize("sizes", [(32, 64, 64, 3), (24, 16, 16)])
+@pytest.mark.parametrize("compute", [torch.float16, torch.float32, torch.float64])
+def test_mlp(implementation, sizes, compute):
+    x, weights, grad = mlp_inputs(sizes, 150)
+    tolerance = 0.02 if compute == torch.float16 else 1e-6  # a unit whose sum is nearly 0 may round to the other side
+    values, truth = mlp_run(implementation, x, weights, grad, compute), mlp_truth(x, weights, grad)
+    assert values[0].dtype == compute and all(v.dtype == torch.float32 for v in values[1:])
+    for value, expected in zip(values, truth, strict=True):
+        assert (value - expected).norm() < tolerance * expected.norm()
+
+
+def test_mlp_on_demand_of_nothing_and_strided(implementation):
+    x, weights, grad = mlp_inputs((24, 64, 16), 40)
+    assert mlp_run(implementation, x, weights, grad, torch.float16, need_x=False)[1].shape == (0,)
+    out, grad_x, *grad_weights = mlp_run(implementation, x[:0], weights, grad[:0], torch.float16)
+    assert out.shape == (0, 16) and grad_x.shape == (0, 24)
+    assert not any(grad_weight.any() for grad_weight in grad_weights)
+    strided = [v.T.contiguous().T for v in (x, *weights, grad)]
+    plain = mlp_run(implementation, x, weights, grad, torch.float16)
+    for value, expected in zip(
+        mlp_run(implementation, strided[0], strided[1:-1], strided[-1], torch.float16), plain, strict=True
+    ):
+        assert_close(value, expected)

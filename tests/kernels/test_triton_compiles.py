@@ -53,6 +53,7 @@ def compiled(monkeypatch):
         source = ASTSource(self, signature, constants, attributes)
         result = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
         assert result.asm["cubin"]
+        assert result.metadata.shared <= 227 * 1024, "more shared memory than a multiprocessor has"
         programs.append((self.__name__, result.asm["ptx"]))
 
     monkeypatch.setattr(triton.JITFunction, "run", compile_only)
@@ -133,3 +134,15 @@ def test_adam_compiles(compiled, features):
     table, one = torch.rand(600, features), torch.ones(())
     cuda.adam_rows(table, table, table, table, table[:, 0].contiguous(), one, 0.9, 0.99, 1e-15, one, one)
     assert [name for name, _ in compiled] == ["_adam_rows"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "compute"),
+    [((32, 64, 16), torch.float16), ((31, 64, 64, 3), torch.bfloat16), ((9, 16, 3), torch.float16)],
+)
+def test_mlp_compiles(compiled, sizes, compute):
+    cuda = importlib.import_module("recon3d.kernels.mlp.cuda")
+    x, weights = torch.rand(300, sizes[0]), [torch.rand(b, a) for a, b in zip(sizes[:-1], sizes[1:])]
+    cuda.backward(cuda.forward(x, weights, compute), x, weights, compute, True)
+    assert [name for name, _ in compiled] == ["_forward", "_backward"]
+    assert all("mma" in ptx for _, ptx in compiled)

@@ -48,6 +48,11 @@ _mlp.register_autograd(_gradient, setup_context=_save)
 
 _mlp.register_kernel("cpu")(cpu.forward)
 _backward.register_kernel("cpu")(cpu.backward)
+if torch.cuda.is_available():
+    from recon3d.kernels.mlp import cuda
+
+    _mlp.register_kernel("cuda")(cuda.forward)
+    _backward.register_kernel("cuda")(cuda.backward)
 
 
 def relu_mlp(
