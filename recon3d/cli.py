@@ -76,6 +76,12 @@ def main(argv: list[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"recon3d: {place}{error.strerror or error} (--debug shows where)", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:  # numpy's, and torch's, which is told by its words alone
+        if debug or not (isinstance(error, MemoryError) or "allocate memory" in str(error)):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        print(f"recon3d: out of memory: give smaller sizes ({reason}; --debug shows where)", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         if debug:
             raise

@@ -189,6 +189,26 @@ def test_a_full_disk_anywhere_is_told_in_one_line(capsys, monkeypatch):
     told(capsys, ["doctor"], "/runs/lego/exports/orbit.mp4", "No space left on device")
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 112. GiB"), RuntimeError("you tried to allocate memory")]
+)
+def test_memory_that_ends_is_told_in_one_line(error, capsys, monkeypatch):
+    def fail(args):
+        raise error
+
+    stand_in(monkeypatch, fail)
+    told(capsys, ["doctor"], "out of memory: give smaller sizes", str(error))
+
+
+def test_another_error_is_no_matter_of_memory(monkeypatch):
+    def fail(args):
+        raise RuntimeError("a mistake of ours")
+
+    stand_in(monkeypatch, fail)
+    with pytest.raises(RuntimeError, match="of ours"):
+        cli.main(["doctor"])
+
+
 def test_ctrl_c_is_130(capsys, monkeypatch):
     def interrupt(args):
         raise KeyboardInterrupt

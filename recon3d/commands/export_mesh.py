@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from recon3d.commands.meshes import checked_resolution
 from recon3d.commands.opened import RunOptions, opened
 from recon3d.config import CtConfig, NerfConfig, ShapeConfig, SurfaceConfig
 from recon3d.errors import UserError
@@ -75,8 +76,7 @@ class ExportMesh(RunOptions):
 def main(args: list[str]) -> dict[str, Any]:
     options = tyro.cli(ExportMesh, args=args, prog="recon3d export mesh")
     steps = steps_in_order(options, args)
-    if options.resolution < 2:
-        raise UserError(f"the resolution is {options.resolution}, but must be at least 2")
+    checked_resolution(options.resolution)
 
     from tqdm import tqdm
 

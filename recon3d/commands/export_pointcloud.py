@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import tyro
 
+from recon3d.commands.meshes import checked_resolution
 from recon3d.commands.opened import RunOptions, opened
 from recon3d.config import NerfConfig, ShapeConfig, SurfaceConfig
 from recon3d.errors import UserError
@@ -35,8 +36,7 @@ def main(args: list[str]) -> dict[str, Any]:
     options = tyro.cli(ExportPointcloud, args=args, prog="recon3d export pointcloud")
     if options.points < 1:
         raise UserError(f"--points is {options.points}; give at least 1")
-    if options.resolution < 2:
-        raise UserError(f"the resolution is {options.resolution}, but must be at least 2")
+    checked_resolution(options.resolution)
 
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""The mesh of a run, found and looked at: shared by the render commands."""
+"""The mesh of a run, found and looked at: shared by the commands that make and render one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MeshFile = Annotated[tuple[Path, ...] | None, tyro.conf.arg(metavar="[FILE]")]
 """--mesh with or without a file."""
 Look = Literal["colors", "shaded"]
+FINEST = 4096
+"""Cells a side of the lattice that a surface is extracted on; two layers of a finer one are no longer small."""
 
 
 def mesh_file(given: tuple[Path, ...] | None, folder: RunFolder) -> Path:
@@ -46,6 +48,12 @@ def _textured(exports: Path) -> Path | None:
 def has_exported(folder: RunFolder) -> bool:
     """Whether the run has a mesh in exports/."""
     return any((folder.exports / f"mesh.{suffix}").is_file() for suffix in ("ply", "glb", "obj"))
+
+
+def checked_resolution(resolution: int) -> None:
+    """Raises UserError for a lattice that no surface can be extracted on."""
+    if not 2 <= resolution <= FINEST:
+        raise UserError(f"the resolution is {resolution}: give 2 to {FINEST}")
 
 
 def checked_frames(frames: int, fps: int, size: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from recon3d.commands.meshes import MeshFile, checked_frames, has_exported, mesh_file
+from recon3d.commands.meshes import MeshFile, checked_frames, checked_resolution, has_exported, mesh_file
 from recon3d.commands.opened import RunOptions, State, opened
 from recon3d.config import ShapeConfig
 from recon3d.errors import UserError
@@ -43,8 +43,7 @@ def main(args: list[str]) -> dict[str, Any]:
     checked_frames(options.frames, options.fps, options.size)
     if not options.turntable:
         raise UserError("--no-turntable leaves nothing to render: a shape has no colours and no cameras of its own")
-    if options.resolution < 2:
-        raise UserError(f"the resolution is {options.resolution}, but must be at least 2")
+    checked_resolution(options.resolution)
 
     from tqdm import tqdm
 

@@ -69,7 +69,7 @@ REFUSED = {
     ),
     "level of fusion": (["--route", "fusion", "--level", "50"], ["--level is for --route level"]),
     "texture": (["--texture", "20000"], ["texture of 20000 texels"]),
-    "resolution": (["--resolution", "1"], ["resolution is 1"]),
+    "resolution": (["--resolution", "100000"], ["resolution is 100000: give 2 to 4096"]),
     "simplify": (["--simplify", "2"], ["cannot be simplified to 2 faces"]),
     "crop": (["--crop", "0", "0", "0", "-1", "1", "1"], ["is empty"]),
     "nothing left": (["--route", "level", "--crop", "50", "50", "50", "51", "51", "51"], ["nothing is left", "crop"]),
