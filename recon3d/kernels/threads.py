@@ -43,8 +43,8 @@ def spans(n: int, parts: int) -> list[tuple[int, int]]:
 def run_parallel(function: Callable[..., R], tasks: Sequence[tuple]) -> list[R]:
     """``[function(*task) for task in tasks]`` on torch's number of threads; the first exception is raised.
 
-    The calling thread works too, and whoever is free takes the next task: a thread that is held up by another process
-    delays its own task only.
+    The calling thread works too, and whoever is free takes the next task. So a worker that another process keeps from
+    its core delays one task at most, and none if it did not wake before the work was done.
     """
     threads = torch.get_num_threads()
     if min(threads, len(tasks)) <= 1:
@@ -62,7 +62,7 @@ def run_parallel(function: Callable[..., R], tasks: Sequence[tuple]) -> list[R]:
     try:
         work()
     finally:
-        failures = [helper.exception() for helper in helpers]
+        failures = [None if helper.cancel() else helper.exception() for helper in helpers]
         torch.set_num_threads(threads)
     for failure in failures:
         if failure is not None:
