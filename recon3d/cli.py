@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a field: recon3d train nerf FOLDER, train shape MESH, train ct_sparse SCAN, train image FILE",
     "tune": "choose a field's frequencies from the data before training: recon3d tune image FILE",
     "fit-many": "a run for every file of a folder, and a table: recon3d fit-many image FOLDER",
+    "sweep": "many runs of a YAML file (presets x scenes x seeds x settings), here or on Ray, and a table",
     "resume": "continue a stopped run",
     "eval": "measure a run against its data, or a mesh against another: recon3d eval mesh A B",
     "render": "render a run: a camera path, slices, or an image, a sound, a video at any size or rate",

@@ -160,10 +160,9 @@ def gathered(part: Shaped[Tensor, "m ..."], count: int) -> Shaped[Tensor, "n ...
     most = -(-count // parts)
     sent = part.new_zeros(most, *part.shape[1:])
     sent[: len(part)] = part.detach()
-    every = sent.new_empty(parts * most, *part.shape[1:])
-    _all(dist.all_gather_into_tensor, every, sent)
-    lengths = [count * (i + 1) // parts - count * i // parts for i in range(parts)]
-    return torch.cat([every[i * most : i * most + length] for i, length in enumerate(lengths)])
+    every = [torch.empty_like(sent) for _ in range(parts)]
+    _all(dist.all_gather, every, sent)
+    return torch.cat([rows[: count * (i + 1) // parts - count * i // parts] for i, rows in enumerate(every)])
 
 
 # --- what the parts make together -----------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ def main(args: list[str]) -> dict[str, Any]:
         "gpu": ", ".join(f"{g.name}, {g.total_memory / 2**30:.0f} GiB" for g in gpus) or "none that torch can use",
         "kernels": _kernels(bool(gpus)),
         "tinycudann": "importable" if importlib.util.find_spec("tinycudann") else "not installed (not needed)",
+        "processes": _processes(len(gpus)),
+        "ray": _ray(),
         "open3d": _open3d(),
         "memory_free": "not told" if memory is None else f"{memory / 2**30:.1f} GiB",
         "disk_free": f"{free / 2**30:.1f} GiB in {Path.cwd()}",
@@ -59,6 +61,23 @@ def _kernels(has_gpu: bool) -> str:
     return f"{numba}; CUDA: " + (
         f"Triton {importlib.metadata.version('triton')}" if triton else "plain torch (no Triton)"
     )
+
+
+def _processes(gpus: int) -> str:
+    """How several processes would train together."""
+    import torch.distributed as dist
+
+    if not dist.is_available():
+        return "this torch cannot train by several processes"
+    if gpus and dist.is_nccl_available():
+        return f"NCCL: torchrun --nproc-per-node={gpus} -m recon3d train ..."
+    return "Gloo, on the CPU: torchrun --nproc-per-node=N -m recon3d train ..."
+
+
+def _ray() -> str:
+    if importlib.util.find_spec("ray") is None:
+        return "not installed: pip install 'recon3d[sweep]' (needed for recon3d sweep --ray)"
+    return importlib.metadata.version("ray")
 
 
 def _open3d() -> str:

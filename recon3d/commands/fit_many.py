@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-import os
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import tyro
+
+from recon3d.commands.jobs import Job, Placement, done
 from recon3d.commands.opened import RunOptions, opened
-from recon3d.commands.train import fit, parse
-from recon3d.config import RunConfig, SignalConfig, preset_names, task_of
+from recon3d.commands.train import parse
+from recon3d.config import SignalConfig, preset_names, task_of
 from recon3d.errors import UserError
 
 SUFFIXES = {
@@ -28,26 +25,12 @@ SUFFIXES = {
 }
 """The files of a folder that a task is given."""
 COLUMNS = ("psnr_best", "psnr_last", "ssim", "seconds")
-USAGE = """usage: recon3d fit-many PRESET FOLDER [--jobs N] [options as recon3d train]
+USAGE = """usage: recon3d fit-many PRESET FOLDER [--jobs N | --ray] [options as recon3d train]
 
 A run of PRESET for every image, sound or video in FOLDER, under OUT/NAME; a second call goes on where the first ended.
 --jobs N: so many runs at a time, each with its share of the cores (default: 1).
+--ray, --address, --cpus, --gpus: on Ray, as recon3d sweep --help says.
 recon3d train PRESET --help shows the other options."""
-
-_stopped = False  # in a worker: Ctrl-C has ended a run, so what is still waiting is not begun
-
-
-@dataclass(frozen=True)
-class Job:
-    """One file's run."""
-
-    config: SignalConfig
-    preset: str
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """The beginning of its line in the table."""
-        return {"file": self.config.data.name, "run": str(self.config.out / str(self.config.name))}
 
 
 def main(args: list[str]) -> dict[str, Any]:
@@ -59,14 +42,14 @@ def main(args: list[str]) -> dict[str, Any]:
         raise UserError(f"fit-many: name a preset first: recon3d fit-many PRESET FOLDER (there are: {names})")
     if len(args) > 1 and not args[1].startswith("-"):
         args = [args[0], "--data", *args[1:]]
-    count, args = _jobs_option(args)
+    placement, args = tyro.cli(Placement, args=args, prog="recon3d fit-many", return_unknown_args=True)
     preset, config = parse(args)
     if not isinstance(config, SignalConfig):
         raise UserError(f"fit-many takes presets of {', '.join(SUFFIXES)}; {preset} is one of {task_of(config)}")
-    jobs = _jobs(config, preset, count)
+    jobs = _jobs(config, preset, placement)
     out = jobs[0].config.out
     rows = []
-    for row in _done(jobs, count):
+    for row in done(jobs, placement):
         rows.append(row)
         print(f"[{len(rows)}/{len(jobs)}] {_line(row)}", file=sys.stderr)
         if row.get("stopped"):
@@ -81,25 +64,8 @@ def main(args: list[str]) -> dict[str, Any]:
     return figures
 
 
-def _jobs_option(args: list[str]) -> tuple[int, list[str]]:
-    """``--jobs N`` or ``--jobs=N``, and the other arguments."""
-    kept, value, rest = [], "1", iter(args)
-    for arg in rest:
-        if arg == "--jobs":
-            value = next(rest, "")
-        elif arg.startswith("--jobs="):
-            value = arg.removeprefix("--jobs=")
-        else:
-            kept.append(arg)
-    if not value.isdecimal() or int(value) < 1:
-        raise UserError(f"--jobs is {value!r}: give the number of runs at a time, 1 or more")
-    return int(value), kept
-
-
-def _jobs(config: SignalConfig, preset: str, count: int) -> list[Job]:
+def _jobs(config: SignalConfig, preset: str, placement: Placement) -> list[Job]:
     """A job for every file of the folder that looks like the task's, sorted."""
-    from recon3d.training.machine import physical_cores
-
     task, folder = task_of(config), config.data
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; fit-many takes one of {task} files")
@@ -108,85 +74,15 @@ def _jobs(config: SignalConfig, preset: str, count: int) -> list[Job]:
         raise UserError(f"{folder}: no {task} files there ({', '.join(SUFFIXES[task])})")
     stems = [path.stem for path in files]
     out = config.out / (config.name or f"{preset}-{folder.resolve().name}")
-    threads = config.threads or max(1, physical_cores() // count)
-    shared = replace(config, out=out, threads=threads)
-    return [
-        Job(replace(shared, data=path, name=path.stem if stems.count(path.stem) == 1 else path.name).resolved(), preset)
-        for path in files
-    ]
-
-
-def _done(jobs: list[Job], count: int) -> Iterator[dict[str, Any]]:
-    """The rows of the table, as the runs end."""
-    if count == 1:
-        yield from map(run_job, jobs)
-        return
-    pool = ProcessPoolExecutor(min(count, len(jobs)), mp_context=get_context("spawn"), initializer=_without_bars)
-    try:
-        waiting = {pool.submit(run_job, job): job for job in jobs}
-        for future in as_completed(waiting):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                yield {**waiting[future].row, "error": "its process was ended from outside (out of memory?)"}
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _without_bars() -> None:
-    os.environ["TQDM_DISABLE"] = "1"
-
-
-def run_job(job: Job) -> dict[str, Any]:
-    """Train, or go on, or leave as it is; then measure. What goes wrong with one file is its row's error."""
-    global _stopped
-    if _stopped:
-        return {**job.row, "stopped": True}
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            if _trained(job):
-                return {**job.row, **_scores(job)}
-        _stopped = True
-        return {**job.row, "stopped": True}
-    except UserError as error:
-        return {**job.row, "error": " ".join(str(error).splitlines())}
-    except Exception as error:  # of a night's work only this file is lost
-        return {**job.row, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-
-
-def _trained(job: Job) -> bool:
-    """Bring a run to the end of its budget; False where it was asked to stop before."""
-    from recon3d.tasks import new_task
-    from recon3d.training import checkpoints
-    from recon3d.training.machine import prepare
-    from recon3d.training.run_folder import RunFolder
-
-    config = job.config
-    begun = RunFolder(config.out / str(config.name))
-    resume = begun.config_file.is_file() and not config.overwrite
-    if resume:
-        if _what_matters(begun.read_config()) != _what_matters(config):
-            raise UserError(f"{begun.path}: a run with other settings is there: give --name, or --overwrite")
-        resume = any(begun.checkpoints.glob(checkpoints.PATTERN))
-        if resume and _finished(begun, config):
-            return True
-    device, precision = prepare(config)
-    task = new_task(config, device, precision)
-    run = begun if resume else RunFolder.create(replace(config, overwrite=True), job.preset)
-    return not fit(task, config, run, device, precision, resume=resume)["stopped"]
-
-
-def _what_matters(config: RunConfig) -> RunConfig:
-    """A configuration without what does not change the outcome."""
-    return replace(config, out=Path(), overwrite=False, device="auto", threads=None)
-
-
-def _finished(run: Any, config: SignalConfig) -> bool:
-    from recon3d.training import checkpoints
-    from recon3d.training.trainer import Progress
-
-    _, header = checkpoints.load(checkpoints.newest(run.checkpoints))
-    return Progress(header["step"], header["seconds"]).share(config) >= 1
+    if placement.ray:
+        out = out.resolve()  # its workers may be elsewhere
+    shared = replace(config, out=out, threads=placement.threads(config.threads))
+    jobs = []
+    for path in files:
+        name = path.stem if stems.count(path.stem) == 1 else path.name
+        row = {"file": path.name, "run": str(out / name)}
+        jobs.append(Job(replace(shared, data=path, name=name).resolved(), preset, row, _scores))
+    return jobs
 
 
 def _scores(job: Job) -> dict[str, Any]:
@@ -194,7 +90,7 @@ def _scores(job: Job) -> dict[str, Any]:
     from recon3d.commands.eval_signal import measured, psnr_of
     from recon3d.training import checkpoints
 
-    options = RunOptions(job.config.out / str(job.config.name), device=job.config.device, threads=job.config.threads)
+    options = RunOptions(job.folder, device=job.config.device, threads=job.config.threads)
     with opened(options, SignalConfig, "eval", None) as run:
         best = measured(run)
     last = best["psnr"]

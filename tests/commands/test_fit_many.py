@@ -8,7 +8,7 @@ import torch
 from tasks.pictures import write_image
 
 from recon3d import cli
-from recon3d.commands import fit_many
+from recon3d.commands import jobs
 
 from .signals import SMALL, call, told
 
@@ -16,7 +16,7 @@ from .signals import SMALL, call, told
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch):
     threads = torch.get_num_threads()
-    monkeypatch.setattr(fit_many, "_stopped", False)
+    monkeypatch.setattr(jobs, "_stopped", False)
     yield
     torch.set_num_threads(threads)
 
@@ -53,7 +53,7 @@ def test_a_folder(capsys, folder, monkeypatch):
     assert float(rows[0]["psnr_best"]) == a["psnr_best"]
 
     # A second call trains nothing that is finished.
-    monkeypatch.setattr(fit_many, "fit", None)
+    monkeypatch.setattr(jobs, "fit", None)
     again, _ = call(capsys, *arguments(folder))
     assert again["mean"] == figures["mean"]
 
@@ -87,7 +87,7 @@ def test_nothing_but_failures(capsys, folder):
 
 
 def test_ctrl_c_ends_all_of_it(capsys, folder, monkeypatch):
-    monkeypatch.setattr(fit_many, "fit", lambda *args, **kwargs: {"stopped": True})
+    monkeypatch.setattr(jobs, "fit", lambda *args, **kwargs: {"stopped": True})
     assert cli.main([str(arg) for arg in arguments(folder)]) == 130
     assert "same command again" in capsys.readouterr().err
     assert not (folder.parent / "many" / "b").exists()
@@ -104,4 +104,5 @@ def test_what_cannot_be(capsys, tmp_path, folder):
     told(capsys, ["fit-many", "nerf", folder], "image, audio, video", "nerf")
     told(capsys, ["fit-many", "image", tmp_path / "nowhere"], "nowhere", "no such folder")
     told(capsys, ["fit-many", "audio", folder], folder, "no audio files")
-    told(capsys, ["fit-many", "image", folder, "--jobs", "0"], "--jobs is '0'")
+    told(capsys, ["fit-many", "image", folder, "--jobs", "0"], "--jobs is 0")
+    told(capsys, ["fit-many", "image", folder, "--gpus", "1"], "--gpus is for --ray")
