@@ -43,6 +43,11 @@ class Network(nn.Module):
     def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         raise NotImplementedError
 
+    def recall(self, features: Float[Tensor, "n i"], values: Float[Tensor, "n o"]) -> Float[Tensor, "n o"]:
+        """``forward(features)`` where its ``values`` are known already, from a pass without gradients; networks that
+        cannot make use of them go through it again."""
+        return self(features)
+
     def observe(self, signal: Float[Tensor, "c ..."]) -> None:
         """See the measured signal (C, *grid), in [-1, 1], before training; most networks need not."""
 

@@ -21,7 +21,7 @@ from recon3d.fields.incode import Incode
 from recon3d.fields.mfn import MultiplicativeFilterNetwork
 from recon3d.fields.precision import products_as_they_are
 from recon3d.fields.wire import Wire
-from recon3d.kernels import relu_mlp
+from recon3d.kernels import relu_mlp, relu_mlp_recall
 
 
 class MLP(Network):
@@ -69,6 +69,11 @@ class MLP(Network):
             with products_as_they_are(x.device):
                 return self._layer_by_layer(x.to(next(self.layers.parameters()).dtype))
         return self._layer_by_layer(x)
+
+    def recall(self, features: Float[Tensor, "n d"], values: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        if self.fused:
+            return relu_mlp_recall(features, list(self.layers.parameters()), values)
+        return self(features)
 
     def _layer_by_layer(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
         h = x

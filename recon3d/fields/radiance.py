@@ -58,14 +58,19 @@ class RadianceField(nn.Module):
             return self.encoder(x)
 
     def geometry(
-        self, x: Float[Tensor, "n 3"], encoded: Float[Tensor, "n e"] | None = None
+        self,
+        x: Float[Tensor, "n 3"],
+        encoded: Float[Tensor, "n e"] | None = None,
+        features: Float[Tensor, "n f"] | None = None,
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n f"]]:
         """Density (N,) at field coordinates ``x``, and the features (N, F) that :meth:`shade` makes colours of.
 
-        ``encoded``, where it is known, is what :meth:`encode` gave for ``x``; gradients flow all the same.
+        ``encoded`` and ``features``, where they are known, are what :meth:`encode` and this gave for ``x``; gradients
+        of the weights flow all the same.
         """
         with products_in(self.precision, x.device):
-            h = self.density_network(self.encoder(x) if encoded is None else self.encoder.recall(x, encoded))
+            seen = self.encoder(x) if encoded is None else self.encoder.recall(x, encoded)
+            h = self.density_network(seen) if features is None else self.density_network.recall(seen, features)
         return TruncatedExp.apply(h[:, 0].float() - 1.0), h
 
     def shade(

@@ -123,14 +123,19 @@ class SurfaceField(nn.Module):
         return self.encoder(x)
 
     def geometry(
-        self, x: Float[Tensor, "n 3"], encoded: Float[Tensor, "n e"] | None = None
+        self,
+        x: Float[Tensor, "n 3"],
+        encoded: Float[Tensor, "n e"] | None = None,
+        features: Float[Tensor, "n f"] | None = None,
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n f"]]:
         """Signed distance (N,) at field coordinates ``x``, and the features (N, F) that :meth:`shade` makes colours of.
 
-        ``encoded``, where it is known, is what :meth:`encode` gave for ``x``; gradients of the weights flow all the
-        same, those of ``x`` do not.
+        ``encoded`` and ``features``, where they are known, are what :meth:`encode` and this gave for ``x``; gradients
+        of the weights flow all the same, those of ``x`` do not.
         """
-        h = self.geometry_network(self.encoder(x) if encoded is None else self.encoder.recall(x, encoded)).to(x.dtype)
+        seen = self.encoder(x) if encoded is None else self.encoder.recall(x, encoded)
+        h = self.geometry_network(seen) if features is None else self.geometry_network.recall(seen, features)
+        h = h.to(x.dtype)
         return self.start(x) + h[:, 0], h
 
     def distance(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:

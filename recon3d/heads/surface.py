@@ -42,7 +42,9 @@ class SurfaceLike(Protocol):
 
     def encode(self, x: Tensor) -> Tensor: ...
 
-    def geometry(self, x: Tensor, encoded: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+    def geometry(
+        self, x: Tensor, encoded: Tensor | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
 
     def slope(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -100,7 +102,9 @@ class SurfaceRenderer(VolumeRenderer):
             jitter = torch.full_like(rays.origins[:, 0], 0.5)
         seen = self._front_to_back(field, rays, jitter)
         grad = torch.is_grad_enabled()
-        distance, features = field.geometry(seen.points, seen.encoded) if grad else seen.geometry
+        distance, features = (
+            field.geometry(seen.points, seen.encoded, seen.features) if grad else (seen.values, seen.features)
+        )
         sigma = self._densities(distance, seen)
         depth, _ = half_light(sigma.detach(), seen.t, seen.dt, seen.offsets)
         hit = (depth > 0).nonzero().squeeze(1)
@@ -108,9 +112,7 @@ class SurfaceRenderer(VolumeRenderer):
         gradient, laplacian = field.slope(points)
         normal = torch.zeros_like(rays.origins).index_copy(0, hit, F.normalize(gradient, dim=-1))
         rgb = field.shade(features, rays.directions, seen.ray, normals=normal, plain=plain)
-        color, depth, opacity = composite(
-            sigma, rgb.index_select(0, seen.order), seen.t, seen.dt, seen.offsets, self.config.early_stop
-        )
+        color, depth, opacity = composite(sigma, rgb, seen.t, seen.dt, seen.offsets, self.config.early_stop)
         return SurfaceRendering(color, depth, opacity, len(seen.t), normal, gradient=gradient, laplacian=laplacian)
 
     @torch.no_grad()
@@ -134,7 +136,7 @@ class SurfaceRenderer(VolumeRenderer):
         return laplace_density(distance, s)
 
     def _densities(self, values: Float[Tensor, "k"], seen: Seen) -> Float[Tensor, "k"]:
-        distance = values.index_select(0, seen.order)
+        distance = values
         if self.config.weights == "volsdf":
             return laplace_density(distance, self.sharpness)
         begin, end = interval_ends(distance, seen.t, seen.dt, seen.offsets)

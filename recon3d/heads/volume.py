@@ -14,7 +14,7 @@ from recon3d.config import RenderConfig
 from recon3d.geometry.boxes import intersect_unit_cube
 from recon3d.geometry.cameras import Rays
 from recon3d.heads.occupancy import OccupancyGrid
-from recon3d.kernels import composite, march_rays
+from recon3d.kernels import composite, lay_segments, march_rays, take_segments
 from recon3d.kernels.compositing.reference import transmittance
 
 FIRST_ROUND = 8
@@ -28,7 +28,9 @@ class GeometryLike(Protocol):
 
     def encode(self, x: Tensor) -> Tensor: ...
 
-    def geometry(self, x: Tensor, encoded: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+    def geometry(
+        self, x: Tensor, encoded: Tensor | None = None, features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 @runtime_checkable
@@ -85,16 +87,12 @@ class VolumeRenderer(nn.Module):
         if jitter is None:
             jitter = torch.full_like(rays.origins[:, 0], 0.5)
         seen = self._front_to_back(field, rays, jitter)
-        sigma, features = field.geometry(seen.points, seen.encoded) if torch.is_grad_enabled() else seen.geometry
+        values, features = seen.values, seen.features
+        if torch.is_grad_enabled():
+            values, features = field.geometry(seen.points, seen.encoded, features)
         rgb = field.shade(features, rays.directions, seen.ray)
-        color, depth, opacity = composite(
-            self._densities(sigma, seen),
-            rgb.index_select(0, seen.order),
-            seen.t,
-            seen.dt,
-            seen.offsets,
-            self.config.early_stop,
-        )
+        sigma = self._densities(values, seen)
+        color, depth, opacity = composite(sigma, rgb, seen.t, seen.dt, seen.offsets, self.config.early_stop)
         return Rendering(color, depth, opacity, len(seen.t))
 
     @torch.no_grad()
@@ -103,8 +101,8 @@ class VolumeRenderer(nn.Module):
         self.grid.update(lambda x: field.geometry(x)[0], step, generator)
 
     def _densities(self, values: Float[Tensor, "k"], seen: Seen) -> Float[Tensor, "k"]:
-        """Ray after ray, the densities that the field's ``values`` (in the order of their evaluation) stand for."""
-        return values.index_select(0, seen.order)
+        """The densities that the field's ``values`` stand for."""
+        return values
 
     def _absorb(
         self,
@@ -121,8 +119,8 @@ class VolumeRenderer(nn.Module):
         """Set the cells of ``lit`` (the size of the occupancy grid) where more than ``threshold`` of a ray's light is
         left at some sample."""
         seen = self._front_to_back(field, rays, torch.full_like(rays.origins[:, 0], 0.5))
-        tau = self._densities(seen.geometry[0], seen) * seen.dt
-        points = seen.points.index_select(0, seen.order)[transmittance(tau, seen.offsets) > threshold]
+        tau = self._densities(seen.values, seen) * seen.dt
+        points = seen.points[transmittance(tau, seen.offsets) > threshold]
         x, y, z = self.grid.cells_of(points).unbind(-1)
         lit[x, y, z] = True
 
@@ -135,7 +133,7 @@ class VolumeRenderer(nn.Module):
         Within a sample the density is constant, so the optical depth grows linearly to ln 2.
         """
         seen = self._front_to_back(field, rays, torch.full_like(rays.origins[:, 0], 0.5))
-        return half_light(self._densities(seen.geometry[0], seen), seen.t, seen.dt, seen.offsets)
+        return half_light(self._densities(seen.values, seen), seen.t, seen.dt, seen.offsets)
 
     @torch.no_grad()
     def _front_to_back(self, field: GeometryLike, rays: Rays, jitter: Tensor) -> Seen:
@@ -143,60 +141,47 @@ class VolumeRenderer(nn.Module):
 
         In rounds: the first samples of every ray, then more of each ray that still has light.
         """
-        offsets, _, t, dt = self.march(rays, jitter)
+        offsets, _, *where = self.march(rays, jitter)
+        lines = rays.origins, rays.directions, *where
         counts = torch.zeros_like(offsets[1:])
         remaining = offsets[1:] - offsets[:-1]
-        optical_depth = torch.zeros(len(rays), device=t.device)
+        optical_depth = torch.zeros(len(rays), device=offsets.device)
         darkness = -math.log(self.config.early_stop)
-        parts: list[tuple[Tensor, ...]] = []
+        rounds: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
         limit = FIRST_ROUND
-        while not parts or bool(remaining.any()):
+        while not rounds or bool(remaining.any()):
             taken = remaining.clamp_max(limit)
-            index, ray = _expand(offsets[:-1] + counts, taken)
-            points = torch.addcmul(
-                rays.origins.index_select(0, ray),
-                rays.directions.index_select(0, ray),
-                t.index_select(0, index).unsqueeze(1),
-            )
+            ray, points, _, dt = take_segments(offsets, counts, taken, *lines)
             encoded = field.encode(points)
-            sigma, features = field.geometry(points, encoded)
-            parts.append((index, ray, points, encoded, sigma, features))
-            self._absorb(optical_depth, ray, sigma, dt.index_select(0, index))
-            counts += taken
+            values, features = field.geometry(points, encoded)
+            rounds.append((counts, taken, (encoded, values, features)))
+            self._absorb(optical_depth, ray, values, dt)
+            counts = counts + taken
             remaining = torch.where(optical_depth < darkness, remaining - taken, 0)
             limit *= ROUND_GROWTH
-        index, ray, points, encoded, sigma, features = (torch.cat(values) for values in zip(*parts, strict=True))
-        # Evaluated round by round, composited ray by ray.
         visible = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-        place = visible.index_select(0, ray) + index - offsets.index_select(0, ray)
-        order = torch.empty_like(place)
-        order[place] = torch.arange(len(place), device=place.device)
-        index = index.index_select(0, order)
-        t, dt = t.index_select(0, index), dt.index_select(0, index)
-        return Seen(ray, points, encoded, (sigma, features), order, visible, t, dt)
+        ray, points, t, dt = take_segments(offsets, torch.zeros_like(counts), counts, *lines)
+        # Evaluated round by round, put in order ray by ray.
+        evaluated = [value.new_empty(len(ray), *value.shape[1:]) for value in rounds[0][2]]
+        for first, taken, parts in rounds:
+            for target, part in zip(evaluated, parts, strict=True):
+                lay_segments(target, part, visible[:-1] + first, taken)
+        return Seen(ray, points, t, dt, visible, *evaluated)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The K samples that light reaches. ``ray``, ``points``, ``encoded`` and ``geometry`` are in the order of their
-    evaluation; ``order`` (K,) brings them ray after ray, as ``offsets`` (N + 1,), ``t`` and ``dt`` have them."""
+    """The K samples that light reaches, packed ray after ray as ``offsets`` (N + 1,) has it, and what the field is
+    there: what :meth:`GeometryLike.encode` and :meth:`GeometryLike.geometry` gave."""
 
     ray: Int[Tensor, "k"]
     points: Float[Tensor, "k 3"]
-    encoded: Float[Tensor, "k e"]
-    geometry: tuple[Float[Tensor, "k"], Float[Tensor, "k f"]]
-    order: Int[Tensor, "k"]
-    offsets: Int[Tensor, "starts"]
     t: Float[Tensor, "k"]
     dt: Float[Tensor, "k"]
-
-
-def _expand(starts: Int[Tensor, "n"], counts: Int[Tensor, "n"]) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
-    """The integers starts[i], starts[i] + 1, ... (counts[i] of them) for i after i, and the i of each."""
-    ends = counts.cumsum(0)
-    owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-    shift = (starts - ends + counts).index_select(0, owner)
-    return torch.arange(len(owner), device=counts.device) + shift, owner
+    offsets: Int[Tensor, "starts"]
+    encoded: Float[Tensor, "k e"]
+    values: Float[Tensor, "k"]
+    features: Float[Tensor, "k f"]
 
 
 def half_light(

@@ -10,8 +10,9 @@ from recon3d.kernels.compositing import composite
 from recon3d.kernels.cosine_series import chebyshev_angle, cosine_series
 from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
 from recon3d.kernels.marching import march_rays
-from recon3d.kernels.mlp import relu_mlp
+from recon3d.kernels.mlp import relu_mlp, relu_mlp_recall
 from recon3d.kernels.projection import back_project, project
+from recon3d.kernels.segments import lay_segments, take_segments
 from recon3d.kernels.sine import damped_sine
 
 __all__ = [
@@ -24,7 +25,10 @@ __all__ = [
     "damped_sine",
     "hash_encode",
     "hash_recall",
+    "lay_segments",
     "march_rays",
     "project",
     "relu_mlp",
+    "relu_mlp_recall",
+    "take_segments",
 ]

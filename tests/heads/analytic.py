@@ -18,7 +18,7 @@ class Uniform:
     def encode(self, x):
         return x
 
-    def geometry(self, x, encoded=None):
+    def geometry(self, x, encoded=None, features=None):
         self.points.append(x.detach())
         return self.density * self.inside(x), x
 

@@ -23,7 +23,7 @@ class Plane(torch.nn.Module):
     def encode(self, x):
         return x
 
-    def geometry(self, x, encoded=None):
+    def geometry(self, x, encoded=None, features=None):
         return self.tilt * (x[:, 2] - self.z), x
 
     def slope(self, x):
@@ -34,7 +34,7 @@ class Plane(torch.nn.Module):
 
 
 class Ball(Plane):
-    def geometry(self, x, encoded=None):
+    def geometry(self, x, encoded=None, features=None):
         return x.norm(dim=-1) - 0.5 + self.z, x
 
     def slope(self, x):

@@ -111,7 +111,7 @@ def test_fog_before_a_wall():
     wall = lambda x: x[:, 2] < -0.5  # noqa: E731
 
     class Two(Uniform):
-        def geometry(self, x, encoded=None):
+        def geometry(self, x, encoded=None, features=None):
             sigma = torch.where(wall(x), 2000.0, math.log(4) / 1.5)
             return sigma, x
 

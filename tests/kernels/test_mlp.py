@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recon3d.kernels import relu_mlp, tiles
+from recon3d.kernels import relu_mlp, relu_mlp_recall, tiles
 from recon3d.kernels.mlp import amx, reference
 
 
@@ -117,3 +117,14 @@ def test_tiles_let_nan_through():
 def test_bfloat16_without_tiles(monkeypatch):
     monkeypatch.setattr(tiles, "available", lambda: False)
     test_bfloat16_is_near_float32((24, 64, 16))
+
+
+def test_known_values_have_gradients():
+    x, weights = make(500, (24, 64, 16), torch.float32)
+    grad = torch.randn(500, 16).bfloat16()
+    values = relu_mlp(x, weights, torch.bfloat16)
+    truth = torch.autograd.grad(values, [x, *weights], grad)
+    again = relu_mlp_recall(x, weights, values.detach())
+    assert torch.equal(again, values)
+    for mine, theirs in zip(torch.autograd.grad(again, [x, *weights], grad), truth, strict=True):
+        assert torch.equal(mine, theirs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -63,3 +65,23 @@ def relu_mlp(
     Products are made in ``compute`` (default: the type of ``x``), which is also the type of y.
     """
     return _mlp(x, weights, compute or x.dtype)
+
+
+class _Recall(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *weights)
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, *weights = ctx.saved_tensors
+        grad_x, grad_weights = _backward(grad.contiguous(), x, weights, grad.dtype, ctx.needs_input_grad[0])
+        return (grad_x if ctx.needs_input_grad[0] else None), None, *grad_weights
+
+
+def relu_mlp_recall(
+    x: Float[Tensor, "n i"], weights: list[Float[Tensor, "_ _"]], values: Float[Tensor, "n o"]
+) -> Float[Tensor, "n o"]:
+    """``relu_mlp(x, weights, values.dtype)`` where its ``values`` are known: only gradients are computed, once."""
+    return _Recall.apply(x, values, *weights)
