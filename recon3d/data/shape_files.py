@@ -3,7 +3,8 @@
 Only the bytes of the file itself are read: materials, textures and other files that it names are not followed, and
 nothing is unpickled. A mesh is cleaned on the way in (:func:`clean_mesh`): vertices at one place become one, so that
 STL, which has no shared vertices, is closed again; faces that use a vertex twice or have no area, and faces that are
-there twice, are dropped. What was done is told in the shape's :class:`ShapeReport`.
+there twice, are dropped. What was done is told in the shape's :class:`ShapeReport`. Coordinates are the file's own but
+for GLB, where +Y is up by definition: it is turned to +Z up, as on its way out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jaxtyping import Float, Int
 
 from recon3d.data.ray_casting import import_open3d
 from recon3d.errors import UserError
+from recon3d.geometry.axes import from_y_up
 
 MESHES = (".obj", ".ply", ".stl", ".glb", ".off")
 POINT_CLOUDS = (".ply", ".xyz", ".pcd")
@@ -236,6 +238,8 @@ def _read_with_trimesh(path: Path, content: bytes, kind: str) -> _Raw:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read as {kind.upper()} ({reason[:120]})") from None
     vertices = np.array(loaded.vertices, np.float64).reshape(-1, 3)
+    if kind == "glb":
+        vertices = from_y_up(vertices)
     if isinstance(loaded, trimesh.PointCloud):
         if kind != "ply":
             raise UserError(f"{path}: no faces, so there is no surface: give a mesh with faces")

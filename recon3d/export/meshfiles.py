@@ -27,12 +27,11 @@ from jaxtyping import Float, UInt8
 from recon3d.errors import UserError
 from recon3d.export.texture import Textured
 from recon3d.files import write_whole
+from recon3d.geometry.axes import Z_UP_TO_Y_UP
 
 if TYPE_CHECKING:
     import trimesh
 
-# glTF matrices are column by column: x -> x, y -> -z, z -> y.
-Z_UP_TO_Y_UP = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 _FLOAT, _UINT, _USHORT = 5126, 5125, 5123  # glTF component types
 _ARRAY, _ELEMENTS = 34962, 34963  # glTF buffer view targets
 _LINEAR, _MIPMAPS, _CLAMP = 9729, 9987, 33071  # glTF filters (linear; linear between mipmaps) and wrapping

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from recon3d.data.shape_files import clean_mesh, read_shape
 from recon3d.errors import UserError
+from recon3d.export.meshfiles import read_mesh, write_mesh
 
 BALL = trimesh.creation.icosphere(2, 1.5)
 
@@ -48,6 +49,18 @@ def test_a_scene_of_several_meshes_is_one(tmp_path):
     shape = read_shape(path)
     assert (len(shape.vertices), len(shape.faces)) == (16, 24)
     assert shape.report.watertight
+
+
+def test_the_up_of_a_glb_is_ours(tmp_path):
+    """Its +Y is up by definition; and what recon3d writes as GLB is read at the coordinates that it had."""
+    tall = trimesh.creation.box(extents=(1, 3, 2))
+    shape = read_shape(write(tmp_path / "tall.glb", tall))
+    assert np.allclose(np.ptp(shape.vertices, axis=0), (1, 2, 3))
+    tall.apply_translation((1, 2, 3))
+    (path,) = write_mesh(tall, tmp_path, "ours", ["glb"])
+    again = read_shape(path)
+    assert np.allclose(again.bounds, tall.bounds)
+    assert np.allclose(again.bounds, read_mesh(path).bounds)
 
 
 def test_what_is_cleaned_is_counted(tmp_path):
