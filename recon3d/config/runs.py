@@ -25,6 +25,9 @@ class OptimizerConfig:
     epsilon: float = 1e-15
     weight_decay: float = 1e-6
     """L2 penalty on the networks' weights, not on the encoder's."""
+    touched_rows: bool = False
+    """Hash tables: move only the rows that a step touches, each with a step count of its own. Fewer bytes a step where
+    those are what takes the time (large tables on a GPU); learns a little slower for as many steps."""
 
     def __post_init__(self) -> None:
         require(
