@@ -29,10 +29,11 @@ class Incode(Network):
     """
 
     features: Float[Tensor, "f"]
+    penalties: Float[Tensor, "4"]
 
     def __init__(self, in_dim: int, out_dim: int, width: int, depth: int, config: IncodeConfig) -> None:
         super().__init__()
-        self.in_dim, self.out_dim, self.penalties = in_dim, out_dim, config.penalties
+        self.in_dim, self.out_dim = in_dim, out_dim
         first_omega = config.first_omega or config.omega
         self.omegas = [first_omega, *[config.omega] * depth]
         sizes = [in_dim, *[width] * (depth + 1), out_dim]
@@ -45,6 +46,7 @@ class Incode(Network):
         self.layers = nn.ModuleList(layers)
         self.harmonizer = harmonizer()
         self.register_buffer("features", torch.zeros(FEATURES))
+        self.register_buffer("penalties", torch.tensor(config.penalties), persistent=False)
 
     def _last_layer(self) -> nn.Module:
         return self.layers[-1]
@@ -65,7 +67,7 @@ class Incode(Network):
         """What is negative of a, b, c and d, weighted."""
         with products_as_they_are(self.features.device):
             negative = torch.relu(-self.harmonizer(self.features))
-        return (negative * negative.new_tensor(self.penalties)).sum()
+        return (negative * self.penalties.to(negative)).sum()
 
 
 def harmonizer() -> nn.Module:

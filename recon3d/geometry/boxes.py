@@ -7,7 +7,7 @@ directions, angles and the shape of cells are the same in both; lengths in the w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,12 @@ class Normalizer:
     def rays_to_field(self, rays: Rays) -> Rays:
         """The same rays in field coordinates; directions keep unit length."""
         return Rays(self.to_field(rays.origins), rays.directions)
+
+    def cameras_to_field(self, cameras: Cameras) -> Cameras:
+        """The same cameras in field coordinates: so are their rays."""
+        poses = cameras.poses.clone()
+        poses[:, :3, 3] = self.to_field(cameras.positions)
+        return replace(cameras, poses=poses)
 
 
 def intersect_unit_cube(rays: Rays, near: float = 0.0) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:

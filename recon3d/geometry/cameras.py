@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -98,6 +99,11 @@ class Cameras:
         width, height = (int(pixels) for pixels in size[0])
         return Cameras(poses.reshape(-1, 4, 4), focal, center, width, height, distortion)
 
+    @cached_property
+    def is_distorted(self) -> bool:
+        """Whether any lens is not perfect."""
+        return bool((self.distortion != 0).any())
+
     @property
     def positions(self) -> Float[Tensor, "n 3"]:
         return self.poses[:, :3, 3]
@@ -110,7 +116,7 @@ class Cameras:
     def rays(self, camera: Int[Tensor, "m"], uv: Float[Tensor, "m 2"]) -> Rays:
         """World-space rays of camera ``camera[i]`` through image point ``uv[i]`` (pixels; centres are at +0.5)."""
         xy = (uv - self.center[camera]) / self.focal[camera]
-        if bool((self.distortion != 0).any()):
+        if self.is_distorted:
             xy = undistort(xy, self.distortion[camera])
         local = torch.stack([xy[:, 0], -xy[:, 1], -torch.ones_like(xy[:, 0])], dim=-1)
         local = torch.nn.functional.normalize(local, dim=-1)
@@ -138,7 +144,7 @@ class Cameras:
         depth = -local[..., 2]
         safe = depth.clamp_min(1e-9).unsqueeze(-1)
         xy = local[..., :2] * local.new_tensor([1.0, -1.0]) / safe
-        if bool((self.distortion != 0).any()):
+        if self.is_distorted:
             xy = distort(xy, self.distortion[:, None].expand(*xy.shape[:2], 4))
         return xy * self.focal[:, None] + self.center[:, None], depth
 

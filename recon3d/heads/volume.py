@@ -86,7 +86,10 @@ class VolumeRenderer(nn.Module):
         """Render rays. ``jitter`` in [0, 1) shifts each ray's samples (default: the middle of their intervals)."""
         if jitter is None:
             jitter = torch.full_like(rays.origins[:, 0], 0.5)
-        seen = self._front_to_back(field, rays, jitter)
+        return self.colors(field, rays, self._front_to_back(field, rays, jitter))
+
+    def colors(self, field: RadianceLike, rays: Rays, seen: Seen) -> Rendering:
+        """What rays show of which the samples that light reaches are known; with gradients where they are wanted."""
         values, features = seen.values, seen.features
         if torch.is_grad_enabled():
             values, features = field.geometry(seen.points, seen.encoded, features)

@@ -41,6 +41,8 @@ class Measurements:
     held: Int[Tensor, " m"] | None
     values: Callable[[Int[Tensor, " n"] | None], Float[Tensor, "n k"]]
     head: points.PointHead
+    on_device: bool = True
+    """Whether the values lie there, and are not fetched batch by batch."""
 
     @property
     def count(self) -> int:
@@ -124,12 +126,17 @@ def measure(config: SignalConfig, signal: Signal, device: torch.device) -> Measu
     if held is not None and len(held) == 0:
         raise UserError(f"{config.data}: holdout {config.holdout:g} leaves no point to choose by: raise --holdout")
     train, held = (None if index is None else index.to(device) for index in (train, held))
-    return Measurements(signal.grid, train, held, point_values(signal, device), points.values)
+    values = point_values(signal, device)
+    return Measurements(signal.grid, train, held, values, points.values, on_device=not _is_large(signal))
+
+
+def _is_large(signal: Signal) -> bool:
+    return signal.values.size > ON_DEVICE or isinstance(signal.values, np.memmap)
 
 
 def point_values(signal: Signal, device: torch.device) -> Callable[[Tensor | None], Tensor]:
     """``values(index) -> (N, c)`` in [-1, 1]."""
-    if signal.values.size > ON_DEVICE or isinstance(signal.values, np.memmap):
+    if _is_large(signal):
 
         def fetched(index: Tensor | None) -> Tensor:
             chosen = None if index is None else index.cpu().numpy()

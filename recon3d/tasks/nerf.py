@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,8 +13,14 @@ from recon3d import distributed
 from recon3d.config import NerfConfig, OptimizerConfig
 from recon3d.fields.groups import parameter_groups
 from recon3d.fields.radiance import RadianceField
+from recon3d.heads.fixed import Capacity, FixedRendering, render_within
 from recon3d.heads.volume import Rendering, VolumeRenderer
-from recon3d.tasks.photographs import PhotographsTask, color_loss
+from recon3d.tasks.photographs import PhotographsTask, color_loss, composite_pixels
+
+MARCHED = 4
+"""Room for samples in occupied cells, in units of the samples a step aims at; most of them no light reaches."""
+ROOM = 1.25
+"""Room for those that light reaches: their number varies from step to step."""
 
 
 class NerfTask(PhotographsTask):
@@ -34,6 +41,40 @@ class NerfTask(PhotographsTask):
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]:
         field = self.field
         return parameter_groups([field.density_network, field.color_network], [field.encoder], config)
+
+    @property
+    def recordable(self) -> bool:
+        """Whether :meth:`device_step` can stand in for a training step: on a GPU that this process has for itself."""
+        return self.device.type == "cuda" and distributed.processes() == 1
+
+    def device_step(self, backward: Callable[[Tensor], None]) -> None:
+        """A training step after :meth:`prepare_step`, without a word to the host: all sizes are fixed.
+
+        It draws as many rays as there may be, of which the first ``rays_per_step`` count, but for those that do not
+        fit into the buffers.
+        """
+        config, count = self.config, self.config.max_rays
+        rays, target = self._batch(count)
+        background = self._background(count)
+        wanted = torch.arange(count, device=self.device) < self.rays_per_step
+        capacity = Capacity(MARCHED * config.samples, int(ROOM * config.samples))
+        fixed = render_within(self.head, self.field, rays, wanted, self.uniform(count), capacity)
+        rendering, counts = fixed.rendering, fixed.whole.unsqueeze(1)
+        prediction = rendering.color + (1 - rendering.opacity)[:, None] * background
+        truth = composite_pixels(target, background)
+        # Rays that do not count are right, and the mean is over those that do.
+        share = count / fixed.whole.sum().clamp_min(1)
+        loss = share * color_loss(config.loss, torch.where(counts, prediction, truth), truth)
+        penalty = self.field.density_network.penalty()
+        backward(loss if penalty is None else loss + penalty)
+        self._adapt_on_device(fixed, capacity)
+
+    def _adapt_on_device(self, fixed: FixedRendering, capacity: Capacity) -> None:
+        """As :meth:`_adapt_batch`, and such that the samples along all rays fit."""
+        rays = self.rays_per_step.clone()
+        fill = torch.maximum(fixed.lit / self.config.samples, fixed.marched / (0.9 * capacity.marched))
+        wanted = (rays / fill.clamp_min(1e-6)).clamp(0.5 * rays, 2.0 * rays)
+        self.rays_per_step.copy_(wanted.clamp(64.0, float(self.config.max_rays)).floor())
 
     def loss_terms(
         self,

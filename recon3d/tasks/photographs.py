@@ -38,6 +38,7 @@ class PhotographsTask(nn.Module):
     """
 
     unit = "rays"
+    spent = 0.0
     box: Float[Tensor, "4"]
     rays_per_step: Tensor
 
@@ -61,6 +62,7 @@ class PhotographsTask(nn.Module):
         self.generator = torch.Generator(device=device)
         self.preview_scene: Scene | None = None
         self.train_cameras: Cameras | None = None
+        self.cameras_inside: Cameras | None = None
         if train is not None:
             self.use_training_data(train)
 
@@ -76,7 +78,7 @@ class PhotographsTask(nn.Module):
         return cls(config, device, precision, normalizer, allowed, scene)
 
     def use_training_data(self, scene: Scene) -> None:
-        self.train_cameras = scene.cameras.to(self.device)
+        self.train_cameras, self.cameras_inside = scene.cameras.to(self.device), None
         self.pixels = scene.images.reshape(-1, scene.images.shape[-1]).to(self.device)
         self.observe(scene.images[0, ..., :3].to(self.device).movedim(-1, 0) / 127.5 - 1)
         self.preview_scene = _held_out_view(self.config) or scene[:1]
@@ -87,6 +89,7 @@ class PhotographsTask(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         self.train_cameras = Cameras.unpacked(state.to(self.device)) if len(state) else None
+        self.cameras_inside = None
 
     def observe(self, picture: Float[Tensor, "3 h w"]) -> None:
         """Show the first photograph, in [-1, 1], to networks that want to see one."""
@@ -100,11 +103,7 @@ class PhotographsTask(nn.Module):
     # --- training ---
 
     def training_step(self, step: int, backward: Callable[[Tensor], None]) -> StepResult:
-        # Seeded anew at every step: a resumed run draws what an uninterrupted one would have drawn.
-        self.generator.manual_seed(self.config.seed * 1_000_003 + step)
-        self.begin_step(step)
-        if step % self.config.head.update_every == 0:
-            self.head.update(self.field, step, self.generator)
+        self.prepare_step(step)
         count = int(self.rays_per_step)
         rays, target = self._batch(count)
         background = self._background(count)
@@ -127,6 +126,18 @@ class PhotographsTask(nn.Module):
         self._adapt_batch(count, int(samples))
         backward(torch.stack(list(terms.values())).sum())
         return StepResult(whole, scalars)
+
+    def prepare_step(self, step: int) -> None:
+        """What the host does for a step: its seed, and at times the occupancy grid."""
+        # Seeded anew at every step: a resumed run draws what an uninterrupted one would have drawn.
+        self.generator.manual_seed(self.config.seed * 1_000_003 + step)
+        self.begin_step(step)
+        if step % self.config.head.update_every == 0:
+            self.head.update(self.field, step, self.generator)
+        if self.cameras_inside is None:
+            assert self.train_cameras is not None, "training needs use_training_data first"
+            self.cameras_inside = self.normalizer.cameras_to_field(self.train_cameras)
+            _ = self.cameras_inside.is_distorted  # asked once, and not on the device's way through a step
 
     def begin_step(self, step: int) -> None:
         """What has to happen before a step."""
@@ -158,14 +169,14 @@ class PhotographsTask(nn.Module):
     def _batch(self, count: int) -> tuple[Rays, Tensor]:
         """This process's part of ``count`` random pixels of all images: rays in field coordinates and their uint8
         colours (N, C)."""
-        cameras = self.train_cameras
-        assert cameras is not None, "training needs use_training_data first"
+        cameras = self.cameras_inside
+        assert cameras is not None, "prepare_step comes first"
         drawn = torch.randint(len(self.pixels), (count,), device=self.device, generator=self.generator)
         index = distributed.own(drawn)
         area = cameras.width * cameras.height
         camera, pixel = index // area, index % area
         uv = torch.stack([pixel % cameras.width, pixel // cameras.width], dim=-1) + 0.5
-        return self.normalizer.rays_to_field(cameras.rays(camera, uv)), self.pixels[index]
+        return cameras.rays(camera, uv), self.pixels[index]
 
     def _background(self, count: int) -> Float[Tensor, "#n 3"]:
         if self.config.background == "random":

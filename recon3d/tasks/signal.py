@@ -140,18 +140,46 @@ class SignalTask(nn.Module):
         assert data is not None, "training needs use_training_data first"
         index = self._batch(step)
         count = data.count if index is None else len(index)
-        error = torch.zeros((), device=self.device)
-        for x, target in self._chunks(index, count):
-            loss = (data.head(self.field, x) - target).square().sum() / (count * target.shape[1])
-            backward(loss)
-            error += loss.detach()
-        terms = distributed.summed({"error": error})
+        terms = distributed.summed({"error": self._fit(index, count, backward)})
         penalty = self.field.network.penalty()
         if penalty is not None:
             backward(distributed.once(penalty))
             terms["penalty"] = penalty.detach()
         scalars = {"psnr": decibels(float(terms["error"])), "points": float(count)}
         return StepResult(terms, scalars, self._score(step, scalars))
+
+    def _fit(self, index: Tensor | None, count: int, backward: Callable[[Tensor], None]) -> Float[Tensor, ""]:
+        """Goes backward from this process's part of a batch's mean squared error, and gives it."""
+        data = self.measurements
+        assert data is not None
+        error = torch.zeros((), device=self.device)
+        for x, target in self._chunks(index, count):
+            loss = (data.head(self.field, x) - target).square().sum() / (count * target.shape[1])
+            backward(loss)
+            error += loss.detach()
+        return error
+
+    @property
+    def recordable(self) -> bool:
+        """Whether :meth:`device_step` can stand in for a training step: on a GPU that this process has for itself, with
+        the whole signal on it as every step's batch, and no point held out to choose by."""
+        data = self.measurements
+        assert data is not None
+        whole = self.config.batch is None or self.config.batch >= data.count
+        alone = self.device.type == "cuda" and distributed.processes() == 1
+        return alone and whole and data.on_device and data.held is None and data.head is points.values
+
+    def prepare_step(self, step: int) -> None:
+        """All steps are alike."""
+
+    def device_step(self, backward: Callable[[Tensor], None]) -> None:
+        """A training step on the whole signal, without a word to the host."""
+        data = self.measurements
+        assert data is not None
+        self._fit(data.train, data.count, backward)
+        penalty = self.field.network.penalty()
+        if penalty is not None:
+            backward(penalty)
 
     def _batch(self, step: int) -> Tensor | None:
         """Indices of the points of a step; None for all of the grid."""

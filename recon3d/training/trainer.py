@@ -22,6 +22,7 @@ from recon3d.errors import Diverged, UserError
 from recon3d.files import cannot_write
 from recon3d.training import checkpoints
 from recon3d.training.adam import Adam
+from recon3d.training.recorded import RecordedStep
 from recon3d.training.run_folder import RunFolder
 
 
@@ -52,6 +53,9 @@ class Task(Protocol):
 
     unit: str
     """What the steps' scalars count the work by: rays, points."""
+
+    spent: float
+    """Share of the budget that is spent: the trainer tells it before every step."""
 
     def parameter_groups(self, config: OptimizerConfig) -> list[dict[str, Any]]: ...
 
@@ -111,6 +115,11 @@ class Trainer:
     """Trains ``task`` into a run folder, from its newest checkpoint if ``resume``.
 
     Of several processes (:mod:`recon3d.distributed`) only the first writes into the folder.
+
+    On a GPU, steps of a task that is ``recordable`` run as one CUDA graph (:mod:`recon3d.training.recorded`), but for
+    those whose figures are logged: between them the figures are the last ones. (Where ``visit`` wants those of every
+    step, none is recorded.) Such a task has ``generator``, ``prepare_step(step)``, for the host, and
+    ``device_step(backward)``, a step after it without a word to the host.
     """
 
     def __init__(
@@ -130,6 +139,9 @@ class Trainer:
         self.optimizer = Adam(task.parameter_groups(optimizer), betas=optimizer.betas, eps=optimizer.epsilon)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+        recordable = getattr(task, "recordable", False)
+        self.recorded = RecordedStep(self._device_step, task.generator) if recordable else None
+        self.figures: dict[str, float] = {}
         if resume:
             self._load()
         distributed.start_alike([*task.parameters(), *task.buffers()])
@@ -162,7 +174,7 @@ class Trainer:
         with _stop_requests() as stopped, bar:
             while self._goes_on(stopped):
                 begin = time.perf_counter()
-                scalars = self._step()
+                scalars = self._step(told=visit is not None)
                 progress.step += 1
                 progress.seconds += time.perf_counter() - begin
                 window_work += scalars.get(unit, 0.0)
@@ -202,19 +214,19 @@ class Trainer:
         stop, self.progress.seconds = distributed.agreed(bool(stopped), self.progress.seconds)
         return not stop and self.progress.share(self.config) < 1
 
-    def _step(self) -> dict[str, float]:
+    def _step(self, told: bool) -> dict[str, float]:
+        """One step; ``told``: its own figures are wanted."""
+        told = told or self.recorded is None or (self.progress.step + 1) % self.config.log_every == 0
         factor = learning_rate_factor(self.progress, self.config, self.optimizer_config)
         self.optimizer.set_rates([rate * factor for rate in self.base_rates])
         try:
-            self.optimizer.zero_grad(set_to_none=True)
-            result = self.task.training_step(self.progress.step, self._backward)
-            scalars = {**result.scalars, "loss": sum(float(term) for term in result.terms.values())}
-            if not math.isfinite(scalars["loss"]):
-                self._refuse(result.terms)
-            self._keep_if_best(result.score)
-            distributed.add_gradients(weight for group in self.optimizer.param_groups for weight in group["params"])
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            self.task.spent = self.progress.share(self.config)
+            if told or not self.figures:
+                self.figures = self._told_step()
+            else:
+                assert self.recorded is not None
+                self.task.prepare_step(self.progress.step)
+                self.recorded()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -223,8 +235,27 @@ class Trainer:
                 "(nerf: --samples, --downscale; image, audio, video, shape: --batch, --chunk; ct: --chunk, --bin); "
                 "the last checkpoint is intact"
             ) from None
-        scalars["learning_rate"] = self.base_rates[0] * factor
+        return {**self.figures, "learning_rate": self.base_rates[0] * factor}
+
+    def _told_step(self) -> dict[str, float]:
+        """A step that the host watches; its figures."""
+        self.optimizer.zero_grad(set_to_none=True)
+        result = self.task.training_step(self.progress.step, self._backward)
+        scalars = {**result.scalars, "loss": sum(float(term) for term in result.terms.values())}
+        if not math.isfinite(scalars["loss"]):
+            self._refuse(result.terms)
+        self._keep_if_best(result.score)
+        distributed.add_gradients(weight for group in self.optimizer.param_groups for weight in group["params"])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return scalars
+
+    def _device_step(self) -> None:
+        """A step that the host only starts."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.task.device_step(self._backward)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def _backward(self, loss: Tensor) -> None:
         if loss.requires_grad:  # a part may have met none of the weights
@@ -244,9 +275,7 @@ class Trainer:
     def _diverged(self, what: str) -> Diverged:
         saved = sorted(self.run.checkpoints.glob(checkpoints.PATTERN))
         kept = f"the last good checkpoint is {saved[-1]}" if saved else "nothing was saved yet"
-        return Diverged(
-            f"{what}: training stopped, {kept}; lower --optimizer.learning-rate or use --precision float32"
-        )
+        return Diverged(f"{what}: training stopped, {kept}; lower --optimizer.learning-rate or use --precision float32")
 
     # --- state ---
 

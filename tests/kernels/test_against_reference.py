@@ -25,6 +25,7 @@ from kernel_cases import (
 )
 from torch.testing import assert_close
 
+from recon3d.kernels import march_within
 from recon3d.kernels.adam import reference as adam_reference
 from recon3d.kernels.compositing import reference as compositing_reference
 from recon3d.kernels.cosine_series import reference as cosine_reference
@@ -185,6 +186,21 @@ def test_marching_nothing(implementation):
         assert len(ray_index) == len(t) == len(dt) == 0
 
 
+def test_marching_within(implementation):
+    """In buffers too large, just right and too small; every sample that fits is where it would be."""
+    *rays, jitter = rays_through_box(30, torch.float64)
+    inputs = (*rays, occupancy_blobs(20), jitter, 0.04, 0.0)
+    offsets, *expected = marching_reference.march(*inputs)
+    module, samples = implementation.of("marching"), int(offsets[-1])
+    march = getattr(module, "march_within", march_within)  # the CPU's fills the reference's buffers
+    for capacity in (samples + 7, samples, samples // 2):
+        found = [v.cpu() for v in march(*move(inputs, implementation.device), capacity)]
+        assert torch.equal(found[0], offsets)
+        for value, wanted in zip(found[1:], expected):
+            assert value.shape == (capacity,) and not value[samples:].any()
+            assert_close(value[:samples], wanted[:capacity], rtol=1e-12, atol=0)
+
+
 def composite_run(implementation, samples, gradients, early_stop):
     module = implementation.of("compositing")
     samples, gradients = move(samples, implementation.device), move(gradients, implementation.device)
@@ -217,6 +233,21 @@ def test_compositing_float64(implementation, pack, channels, early_stop):
     truth = composite_truth(samples, gradients, early_stop)
     for value, expected in zip(composite_run(implementation, samples, gradients, early_stop), truth):
         assert_close(value, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_compositing_of_samples_that_no_ray_has(implementation):
+    """In buffers that are larger than their rays' samples the rest counts for nothing, and has no gradient."""
+    *samples, offsets = packed_samples(PACKS["mixed"], 3, torch.float64)
+    gradients = upstream(len(PACKS["mixed"]), 3, torch.float64)
+    plain = composite_run(implementation, (*samples, offsets), gradients, 1e-2)
+    longer = [torch.cat([v, v[:50] + 1]) for v in samples]
+    values = composite_run(implementation, (*longer, offsets), gradients, 1e-2)
+    written = compositing_reference.composite_backward(*gradients, *longer, offsets, 1e-2)
+    for value, expected in zip(values[:3], plain[:3]):
+        assert torch.equal(value, expected)
+    for value, expected in zip((*values[3:], *written), (*plain[3:], *plain[3:])):
+        assert not value[len(expected) :].any()
+        assert_close(value[: len(expected)], expected)
 
 
 @pytest.mark.parametrize("density", [1e-3, 20.0, 1e6])

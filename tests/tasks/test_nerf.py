@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from geometry.ball import DISTANCE, RADIUS, ball_scene, cameras_around, photographs, write_ball_folder
+from training.host import NoHost
 
 from recon3d.config import HashGridConfig, NerfConfig, RadianceFieldConfig, RenderConfig
 from recon3d.data.scene import Scene
@@ -338,3 +339,33 @@ def test_stray_cells_are_not_main_parts():
     expected = cells.clone()
     cells[0, 0, 0:3] = True
     assert torch.equal(_main_parts(cells), expected)
+
+
+def test_a_device_step_is_a_training_step_without_a_word_to_the_host(scene):
+    """The same rays give the same gradients."""
+    config = dataclasses.replace(CONFIG, max_rays=256, background="white")
+    told, silent = make(scene, config), make(scene, config)
+    told.rays_per_step.fill_(256)
+    silent.rays_per_step.fill_(256)
+    result = told.training_step(3, torch.Tensor.backward)
+    silent.prepare_step(3)
+    with NoHost():
+        silent.device_step(torch.Tensor.backward)
+    assert 500 < result.scalars["samples"] < config.samples
+    for a, b in zip(silent.parameters(), told.parameters()):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_device_steps_learn_and_keep_the_number_of_samples(scene):
+    config = dataclasses.replace(CONFIG, samples=2048, max_rays=2048)
+    task = make(scene, config)
+    optimizer = torch.optim.Adam(task.parameter_groups(config.optimizer), eps=1e-15)
+    losses = []
+    for step in range(40):
+        optimizer.zero_grad()
+        task.prepare_step(step)
+        task.device_step(lambda loss: (losses.append(float(loss)), loss.backward()))
+        optimizer.step()
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    samples = [task.training_step(step, lambda loss: None).scalars["samples"] for step in (41, 42)]
+    assert all(0.6 * 2048 < count < 1.5 * 2048 for count in samples)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from training.host import NoHost
 
 from recon3d.config import AudioConfig, FieldConfig, ImageConfig, OptimizerConfig, VideoConfig
 from recon3d.config.fields import ChebyshevConfig, HashGridConfig, IdentityConfig
@@ -306,3 +307,15 @@ def test_a_step_on_the_gpu_is_a_step_on_the_cpu(image, name):
     on_gpu.load_state_dict(task.state_dict())
     (ours, _), (theirs, _) = gradients(task, 100), gradients(on_gpu, 100)
     assert float((ours - theirs.cpu()).norm() / ours.norm()) < 1e-3
+
+
+@pytest.mark.parametrize("kind", ["siren", "incode", "hash"])
+def test_a_device_step_is_a_training_step_without_a_word_to_the_host(kind, image):
+    field = {"siren": SIREN, "hash": HASH, "incode": dataclasses.replace(SIREN, network="incode")}[kind]
+    told, silent = make(config(image, field=field)), make(config(image, field=field))
+    told.training_step(0, torch.Tensor.backward)
+    silent.prepare_step(0)
+    with NoHost():
+        silent.device_step(torch.Tensor.backward)
+    for a, b in zip(silent.parameters(), told.parameters()):
+        torch.testing.assert_close(a.grad, b.grad)

@@ -76,6 +76,6 @@ def composite(
 
     Nothing is composited behind the samples: colour is premultiplied by opacity, and depth is the opacity-weighted sum
     of distances. Differentiable once, in ``sigma`` and ``rgb``. Samples that less than ``early_stop`` of the light
-    reaches count for nothing.
+    reaches count for nothing, and so do those behind the last ray's.
     """
     return _composite(sigma, rgb, t, dt, offsets, early_stop)

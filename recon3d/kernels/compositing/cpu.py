@@ -106,6 +106,8 @@ def composite_backward(
         torch.empty_like(sigma, memory_format=torch.contiguous_format),
         torch.empty_like(rgb, memory_format=torch.contiguous_format),
     )
+    for output in outputs:
+        output[int(offsets[-1]) :] = 0  # of no ray
     tensors = (grad_color, grad_depth, grad_opacity, sigma, rgb, t, dt, offsets)
     inputs = [v.detach().contiguous().numpy() for v in tensors]
     arrays = [v.numpy() for v in outputs]

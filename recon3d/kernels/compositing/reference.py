@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def ray_indices(offsets: Tensor) -> Tensor:
@@ -35,6 +36,7 @@ def composite(
     sigma: Tensor, rgb: Tensor, t: Tensor, dt: Tensor, offsets: Tensor, early_stop: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`recon3d.kernels.composite`."""
+    sigma, rgb, t, dt = (values[: int(offsets[-1])] for values in (sigma, rgb, t, dt))
     tau = sigma * dt
     light = transmittance(tau, offsets)
     weight = torch.where(light < early_stop, 0.0, light * -torch.expm1(-tau))
@@ -63,6 +65,8 @@ def composite_backward(
 
         dL/dsigma_i = dt_i (T_{i+1} g_i - sum_{j>i} w_j g_j),   dL/drgb_i = w_i grad_color.
     """
+    behind_all = len(sigma) - int(offsets[-1])
+    sigma, rgb, t, dt = (values[: int(offsets[-1])] for values in (sigma, rgb, t, dt))
     tau = sigma * dt
     light = transmittance(tau, offsets)
     seen = light >= early_stop
@@ -73,4 +77,5 @@ def composite_backward(
     last = torch.cat([through.new_zeros(1), through])[offsets[1:]]
     behind = (last[ray] - through).to(g.dtype)
     grad_sigma = torch.where(seen, dt * (light * torch.exp(-tau) * g - behind), 0.0)
-    return grad_sigma, weight[:, None] * grad_color[ray]
+    grad_rgb = weight[:, None] * grad_color[ray]
+    return F.pad(grad_sigma, (0, behind_all)), F.pad(grad_rgb, (0, 0, 0, behind_all))

@@ -34,11 +34,37 @@ def _(origins, directions, near, far, occupancy, jitter, step, cone):
     )
 
 
+@torch.library.custom_op("recon3d::march_within", mutates_args=())
+def _march_within(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    occupancy: Tensor,
+    jitter: Tensor,
+    step: float,
+    cone: float,
+    capacity: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return reference.within(*_march(origins, directions, near, far, occupancy, jitter, step, cone), capacity)
+
+
+@_march_within.register_fake
+def _(origins, directions, near, far, occupancy, jitter, step, cone, capacity):
+    return (
+        near.new_empty(near.shape[0] + 1, dtype=torch.int64),
+        near.new_empty(capacity, dtype=torch.int32),
+        near.new_empty(capacity),
+        near.new_empty(capacity),
+    )
+
+
 _march.register_kernel("cpu")(cpu.march)
 if torch.cuda.is_available():
     from recon3d.kernels.marching import cuda
 
     _march.register_kernel("cuda")(cuda.march)
+    _march_within.register_kernel("cuda")(cuda.march_within)
 
 
 def march_rays(
@@ -65,3 +91,21 @@ def march_rays(
         distances ``t`` (M,) of the samples and the lengths ``dt`` (M,) that they stand for. None is differentiable.
     """
     return _march(origins, directions, near, far, occupancy, jitter, step, cone)
+
+
+def march_within(
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    near: Float[Tensor, "n"],
+    far: Float[Tensor, "n"],
+    occupancy: Bool[Tensor, "r r r"],
+    jitter: Float[Tensor, "n"],
+    step: float,
+    cone: float,
+    capacity: int,
+) -> tuple[Int[Tensor, "n+1"], Int[Tensor, "m"], Float[Tensor, "m"], Float[Tensor, "m"]]:
+    """:func:`march_rays` into buffers of ``capacity`` samples, so that on a GPU no host waits for their number.
+
+    Samples that do not fit are left out, though ``offsets`` counts them; entries behind the last sample are 0.
+    """
+    return _march_within(origins, directions, near, far, occupancy, jitter, step, cone, capacity)

@@ -54,7 +54,7 @@ def _exit(position, direction, cell, size, cells, margin):
     return tl.where(endless, float("inf"), tl.maximum(room, 0.0) / tl.where(endless, 1.0, tl.abs(direction)))
 
 
-@triton.jit(do_not_specialize=["rays", "cells"])
+@triton.jit(do_not_specialize=["rays", "cells", "capacity"])
 def _walk(
     origins_ptr,
     directions_ptr,
@@ -68,6 +68,7 @@ def _walk(
     dt_ptr,
     rays,
     cells,
+    capacity,
     STEP: tl.constexpr,
     CONE: tl.constexpr,
     MARGIN: tl.constexpr,
@@ -112,7 +113,7 @@ def _walk(
         filled = tl.load(occupancy_ptr + (ix * cells + iy) * cells + iz, mask=alive, other=0) != 0
         near_filled = tl.load(blocks_ptr + (bx * coarse + by) * coarse + bz, mask=alive, other=0) != 0
         if WRITE:
-            found = alive & filled
+            found = alive & filled & (slot < capacity)
             tl.store(ray_index_ptr + slot, ray, mask=found)
             tl.store(t_ptr + slot, t, mask=found)
             tl.store(dt_ptr + slot, tl.maximum(t * CONE, smallest), mask=found)
@@ -145,6 +146,35 @@ def march(
     step: float,
     cone: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _march(origins, directions, near, far, occupancy, jitter, step, cone, None)
+
+
+def march_within(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    occupancy: Tensor,
+    jitter: Tensor,
+    step: float,
+    cone: float,
+    capacity: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _march(origins, directions, near, far, occupancy, jitter, step, cone, capacity)
+
+
+def _march(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    occupancy: Tensor,
+    jitter: Tensor,
+    step: float,
+    cone: float,
+    capacity: int | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """In buffers of ``capacity``, or as large as the samples need, which the host then waits for."""
     rays, cells = near.shape[0], occupancy.shape[0]
     filled = (occupancy != 0).to(torch.uint8).contiguous()
     padded = torch.nn.functional.pad(filled, (0, -cells % BLOCK) * 3)
@@ -167,13 +197,14 @@ def march(
 
     def walk(write: bool, *out: Tensor) -> None:
         if rays:
+            grid = (triton.cdiv(rays, LANES),)
             with torch.cuda.device_of(near):
-                _walk[(triton.cdiv(rays, LANES),)](*inputs, offsets, *out, rays, cells, **constants, WRITE=write)
+                _walk[grid](*inputs, offsets, *out, rays, cells, len(out[1]), **constants, WRITE=write)
 
     walk(False, torch.empty_like(near, dtype=torch.int32), near, near)
     offsets = offsets.cumsum(0)
-    samples = int(offsets[-1])
-    ray_index = torch.empty(samples, dtype=torch.int32, device=near.device)
-    t, dt = near.new_empty(samples), near.new_empty(samples)
+    samples = int(offsets[-1]) if capacity is None else capacity
+    ray_index = torch.zeros(samples, dtype=torch.int32, device=near.device)
+    t, dt = near.new_zeros(samples), near.new_zeros(samples)
     walk(True, ray_index, t, dt)
     return offsets, ray_index, t, dt

@@ -61,3 +61,16 @@ def march(
     offsets = torch.zeros(n + 1, dtype=torch.int64, device=origins.device)
     offsets[1:] = keep.sum(dim=1).cumsum(0)
     return offsets, ray.to(torch.int32), t, torch.clamp(cone * t, min=step)
+
+
+def within(
+    offsets: Tensor, ray_index: Tensor, t: Tensor, dt: Tensor, capacity: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`march` gives in buffers of ``capacity`` samples: what does not fit is left out, what is left is 0."""
+
+    def fitted(values: Tensor) -> Tensor:
+        out = values.new_zeros(capacity)
+        out[: len(values)] = values[:capacity]
+        return out
+
+    return offsets, fitted(ray_index), fitted(t), fitted(dt)
