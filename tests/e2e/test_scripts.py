@@ -1,6 +1,7 @@
 """The scripts that people and CI run are whole: bash reads them to the end."""
 
 import os
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -27,3 +28,13 @@ def test_bash_reads_it(script):
 
 def test_the_promised_scripts_are_there():
     assert {"demo", "test", "setup"} <= {path.name for path in shell_scripts()}
+
+
+def test_the_tables_on_scaling_are_what_the_script_says(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["scaling.py"])
+    runpy.run_path(str(REPOSITORY / "scripts" / "scaling.py"), run_name="__main__")
+    tables = capsys.readouterr().out.strip().split("\n\n<!-- ")
+    page = (REPOSITORY / "docs" / "scaling.md").read_text()
+    assert len(tables) == 5
+    for table in tables:
+        assert table.removeprefix("<!-- ") in page
