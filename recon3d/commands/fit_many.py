@@ -52,9 +52,6 @@ def main(args: list[str]) -> dict[str, Any]:
     for row in done(jobs, placement):
         rows.append(row)
         print(f"[{len(rows)}/{len(jobs)}] {_line(row)}", file=sys.stderr)
-        if row.get("stopped"):
-            print("run the same command again to go on", file=sys.stderr)
-            raise KeyboardInterrupt
     rows.sort(key=lambda row: row["file"])
     figures = _table(rows, config.data, out)
     good = [row for row in rows if "error" not in row]
@@ -155,6 +152,4 @@ def _show(rows: list[dict[str, Any]], figures: dict[str, Any]) -> None:
 
 
 def _line(row: dict[str, Any]) -> str:
-    if row.get("stopped"):
-        return f"{row['file']}: stopped"
     return f"{row['file']}: {row.get('error') or '{:.2f} dB'.format(row['psnr_best'])}"

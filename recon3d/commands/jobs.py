@@ -10,6 +10,7 @@ import io
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -87,13 +88,16 @@ class Placement:
 
 
 def done(jobs: list[Job], placement: Placement) -> Iterator[Row]:
-    """The rows of the jobs, as they end."""
-    if placement.ray:
-        yield from _on_ray(jobs, placement)
-    elif placement.jobs == 1:
-        yield from map(do, jobs)
-    else:
-        yield from _in_processes(jobs, placement.jobs)
+    """The rows of the jobs, as they end; after a Ctrl-C, what has been done until then is gone on from another time."""
+    place = _on_ray if placement.ray else _in_processes if placement.jobs > 1 else _here
+    try:
+        for row in place(jobs, placement):
+            if row.get("stopped"):
+                raise KeyboardInterrupt
+            yield row
+    except KeyboardInterrupt:
+        print("stopped: run the same command again to go on", file=sys.stderr)
+        raise
 
 
 def do(job: Job) -> Row:
@@ -148,11 +152,17 @@ def _finished(run: Any, config: RunConfig) -> bool:
     return Progress(header["step"], header["seconds"]).share(config) >= 1
 
 
-# --- several processes ----------------------------------------------------------------------------------------------
+# --- where they are done ----------------------------------------------------------------------------------------------
 
 
-def _in_processes(jobs: list[Job], count: int) -> Iterator[Row]:
-    pool = ProcessPoolExecutor(min(count, len(jobs)), mp_context=get_context("spawn"), initializer=_without_bars)
+def _here(jobs: list[Job], placement: Placement) -> Iterator[Row]:
+    yield from map(do, jobs)
+
+
+def _in_processes(jobs: list[Job], placement: Placement) -> Iterator[Row]:
+    pool = ProcessPoolExecutor(
+        min(placement.jobs, len(jobs)), mp_context=get_context("spawn"), initializer=_without_bars
+    )
     try:
         waiting = {pool.submit(do, job): job for job in jobs}
         for future in as_completed(waiting):

@@ -59,9 +59,6 @@ def main(args: list[str]) -> dict[str, Any]:
     for row in done(jobs, placement):
         rows.append(row)
         print(f"[{len(rows)}/{len(jobs)}] {_line(row)}", file=sys.stderr)
-        if row.get("stopped"):
-            print("run the same command again to go on", file=sys.stderr)
-            raise KeyboardInterrupt
     order = {str(job.row["run"]): place for place, job in enumerate(jobs)}
     rows.sort(key=lambda row: order[row["run"]])
     if all("error" in row for row in rows):
@@ -180,8 +177,6 @@ def _show(rows: list[Row], summary: list[Row], axes: list[str], found: list[str]
 
 
 def _line(row: Row) -> str:
-    if row.get("stopped"):
-        return f"{row['run']}: stopped"
     if "error" in row:
         return f"{row['run']}: {row['error']}"
     return f"{row['run']}: " + (f"{row['psnr']:.2f} dB" if "psnr" in row else f"{row['steps']} steps")
