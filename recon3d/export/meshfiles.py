@@ -42,7 +42,7 @@ def write_mesh(
     mesh: trimesh.Trimesh, folder: Path | str, name: str, formats: Sequence[str] = ("glb", "ply", "obj")
 ) -> list[Path]:
     """Writes ``folder/name.<format>`` for each format and returns the paths. Coordinates are stored as float32 in GLB
-    and PLY, with 9 digits in OBJ.
+    and PLY, with 9 digits in OBJ; where that is too coarse, far from the origin, as float64 in PLY and with 15 in OBJ.
 
     Each file is written under a temporary name beside its place and renamed, so an older one stays whole until the new
     one is. Raises UserError for an unknown format, a mesh without faces or with coordinates that are not finite, and
@@ -164,10 +164,10 @@ def linear_to_srgb(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]
 
 def _write_ply(file: IO[bytes], mesh: trimesh.Trimesh) -> None:
     colors = vertex_colors(mesh)
-    columns: list[tuple[str, str]] = [(axis, "<f4") for axis in "xyz"]
+    columns: list[tuple[str, str]] = [(axis, "<f8" if _far_away(mesh.vertices) else "<f4") for axis in "xyz"]
     if colors is not None:
         columns += [(channel, "u1") for channel in ("red", "green", "blue", "alpha")]
-    ply_type = {"<f4": "float", "u1": "uchar"}
+    ply_type = {"<f4": "float", "<f8": "double", "u1": "uchar"}
     properties = "".join(f"property {ply_type[kind]} {name}\n" for name, kind in columns)
     header = (
         "ply\nformat binary_little_endian 1.0\ncomment recon3d\n"
@@ -190,15 +190,25 @@ def _write_ply(file: IO[bytes], mesh: trimesh.Trimesh) -> None:
 def _write_obj(file: IO[bytes], mesh: trimesh.Trimesh) -> None:
     colors = vertex_colors(mesh)
     rows = np.asarray(mesh.vertices, np.float64)
-    line = "v %.9g %.9g %.9g\n"
+    line = _obj_place(rows)
     if colors is not None:
         rows = np.hstack([rows, colors[:, :3] / 255.0])
-        line = "v %.9g %.9g %.9g %.4f %.4f %.4f\n"
+        line = f"{line} %.4f %.4f %.4f"
     file.write(_OBJ_HEAD.encode("ascii"))
-    for text in _lines(line, rows):
+    for text in _lines(f"{line}\n", rows):
         file.write(text)
     for text in _lines("f %d %d %d\n", np.asarray(mesh.faces) + 1):
         file.write(text)
+
+
+def _obj_place(vertices: Float[np.ndarray, "v 3"]) -> str:
+    """The beginning of a vertex's line."""
+    return "v %.15g %.15g %.15g" if _far_away(vertices) else "v %.9g %.9g %.9g"
+
+
+def _far_away(vertices: Float[np.ndarray, "v 3"]) -> bool:
+    """Whether float32 moves vertices by over a millionth of the mesh's size: a land survey's coordinates, say."""
+    return bool(np.spacing(np.float32(np.abs(vertices).max())) > 1e-6 * np.ptp(vertices, axis=0).max())
 
 
 def _lines(line: str, rows: np.ndarray) -> Iterator[bytes]:
@@ -316,7 +326,7 @@ def _write_textured_obj(file: IO[bytes], textured: Textured, name: str) -> None:
     place[used] = np.arange(1, len(used) + 1)
     file.write(f"{_OBJ_HEAD}mtllib {name}.mtl\nusemtl {_MATERIAL['name']}\n".encode("ascii"))
     for line, rows in (
-        ("v %.9g %.9g %.9g\n", np.asarray(textured.vertices[first[used]], np.float64)),
+        (f"{_obj_place(textured.vertices)}\n", np.asarray(textured.vertices[first[used]], np.float64)),
         ("vt %.8g %.8g\n", textured.uv),
         ("vn %.6g %.6g %.6g\n", textured.normals[first[used]]),
     ):

@@ -157,6 +157,15 @@ def test_ply_and_obj_come_back_as_they_were(colored, kind: str, tmp_path: Path) 
     assert trimesh.load(path).is_watertight
 
 
+@pytest.mark.parametrize("kind", ["ply", "obj"])
+def test_far_from_the_origin_coordinates_keep_their_digits(kind: str, tmp_path: Path) -> None:
+    """In metres of a land survey, where float32 has steps of half a metre."""
+    mesh = trimesh.creation.icosphere(1)
+    mesh.apply_translation((512_345.678, 5_403_210.987, 431.2))
+    (path,) = write_mesh(mesh, tmp_path, "far", [kind])
+    np.testing.assert_allclose(trimesh.load(path, process=False).vertices, mesh.vertices, rtol=0, atol=1e-6)
+
+
 def test_glb_stands_upright_and_comes_back_in_place(colored, tmp_path: Path) -> None:
     (path,) = write_mesh(colored, tmp_path, "toy", ["glb"])
     scene = trimesh.load(path)
