@@ -265,6 +265,8 @@ class FieldConfig:
 
     encoder: tuple[EncoderName, ...] = ("hash_grid",)
     network: NetworkName = "relu"
+    backend: Literal["own", "tcnn"] = "own"
+    """tcnn: tinycudann, where it is installed, computes the hash grid and its small ReLU networks, in float16."""
     width: int | None = None
     """Width of the network (default: as published)."""
     depth: int | None = None
@@ -292,6 +294,11 @@ class FieldConfig:
             "hash_grid" not in self.encoder[1:] and "spherical_harmonics" not in self.encoder[1:],
             f"field.encoder is {' '.join(self.encoder)}: hash_grid and spherical_harmonics take coordinates, "
             "so they can only come first",
+        )
+        require(
+            self.backend == "own" or (self.encoder == ("hash_grid",) and self.network == "relu"),
+            f"field.backend tcnn has field.encoder hash_grid with field.network relu, not {' '.join(self.encoder)} "
+            f"with {self.network}: choose these, or use own",
         )
         require(
             self.network != "mfn" or self.encoder == ("identity",),

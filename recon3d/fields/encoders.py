@@ -193,6 +193,10 @@ def build_encoder(config: FieldConfig, dim: int) -> Encoder:
     Raises:
         UserError: one that does not take so many dimensions.
     """
+    if config.backend == "tcnn":
+        from recon3d.fields.tcnn import TcnnHashGrid
+
+        return TcnnHashGrid(dim, config.hash_grid)
     links: list[Encoder] = []
     for name in config.encoder:
         links.append(ENCODERS[name](links[-1].out_dim if links else dim, config))

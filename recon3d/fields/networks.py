@@ -91,6 +91,10 @@ def _relu(config: FieldConfig, in_dim: int, out_dim: int) -> Network:
     assert config.width and config.depth
     skip = config.relu.skip or (config.depth // 2 if config.depth >= 6 else None)
     bias = config.depth > 2 or config.encoder[-1] == "identity"
+    if config.backend == "tcnn":
+        from recon3d.fields.tcnn import TcnnMLP
+
+        return TcnnMLP(in_dim, out_dim, config.width, config.depth, bias)
     return MLP(in_dim, out_dim, config.width, config.depth, skip=skip, bias=bias)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from recon3d.config import RunConfig, task_of
+from recon3d.fields import tcnn
 from recon3d.tasks.ct import CtTask
 from recon3d.tasks.nerf import NerfTask
 from recon3d.tasks.shape import ShapeTask
@@ -34,7 +37,11 @@ def restore_task(
     config: RunConfig, run: RunFolder, device: torch.device, precision: torch.dtype, state: str = "last"
 ) -> tuple[AnyTask, int]:
     """The task of a run as a checkpoint has it, without its training data, and the step: the newest checkpoint, or
-    with ``state`` "best" the best one where the run kept one."""
+    with ``state`` "best" the best one where the run kept one. A run that tinycudann trained is opened without it where
+    it is not installed."""
+    if config.field.backend == "tcnn" and not tcnn.is_installed():  # type: ignore[attr-defined]
+        field = dataclasses.replace(config.field, backend="own")  # type: ignore[attr-defined]
+        config = dataclasses.replace(config, field=field)  # type: ignore[call-arg]
     task = TASK_CLASSES[task_of(config)](config, device, precision)  # type: ignore[arg-type]
     step = load_task_state(task, run, device, state)
     return task.eval(), step

@@ -45,7 +45,8 @@ class NerfTask(PhotographsTask):
     @property
     def recordable(self) -> bool:
         """Whether :meth:`device_step` can stand in for a training step: on a GPU that this process has for itself."""
-        return self.device.type == "cuda" and distributed.processes() == 1
+        alone = self.device.type == "cuda" and distributed.processes() == 1
+        return alone and self.config.field.backend == "own"
 
     def device_step(self, backward: Callable[[Tensor], None]) -> None:
         """A training step after :meth:`prepare_step`, without a word to the host: all sizes are fixed.

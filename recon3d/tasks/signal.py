@@ -167,7 +167,8 @@ class SignalTask(nn.Module):
         assert data is not None
         whole = self.config.batch is None or self.config.batch >= data.count
         alone = self.device.type == "cuda" and distributed.processes() == 1
-        return alone and whole and data.on_device and data.held is None and data.head is points.values
+        plain = data.held is None and data.head is points.values and self.config.field.backend == "own"
+        return alone and whole and data.on_device and plain
 
     def prepare_step(self, step: int) -> None:
         """All steps are alike."""

@@ -14,7 +14,7 @@ from recon3d.data.scene import Scene
 from recon3d.errors import UserError
 from recon3d.geometry.hull import cell_centers
 from recon3d.metrics.image import psnr
-from recon3d.tasks import new_task
+from recon3d.tasks import new_task, restore_task
 from recon3d.tasks.nerf import NerfTask
 from recon3d.tasks.photographs import (
     _main_parts,
@@ -24,6 +24,8 @@ from recon3d.tasks.photographs import (
     reference_image,
     to_uint8,
 )
+from recon3d.training.checkpoints import save
+from recon3d.training.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 VIEWS = 40
@@ -369,3 +371,15 @@ def test_device_steps_learn_and_keep_the_number_of_samples(scene):
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     samples = [task.training_step(step, lambda loss: None).scalars["samples"] for step in (41, 42)]
     assert all(0.6 * 2048 < count < 1.5 * 2048 for count in samples)
+
+
+def test_a_run_of_tinycudann_is_opened_without_it(scene, tmp_path):
+    """The checkpoint is the same, so is what it shows."""
+    task = make(scene)
+    run = RunFolder(tmp_path)
+    save(run.checkpoints, 3, {f"task.{name}": value for name, value in task.state_dict().items()}, {})
+    config = dataclasses.replace(CONFIG, field=dataclasses.replace(CONFIG.field, backend="tcnn"))
+    opened, step = restore_task(config, run, CPU, torch.float32)
+    assert step == 3 and opened.config.field.backend == "own"
+    x = torch.rand(20, 3)
+    assert torch.equal(opened.field.density(x), task.field.density(x))
