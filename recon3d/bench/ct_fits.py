@@ -144,7 +144,7 @@ def _reconstructed(case: Case, method: str, settings: Any, options: Options) -> 
     scan = load_scan(case.scan).load()
     projections: Float[Tensor, "a rows columns"] = tensor_of(scan, device)
     with torch.no_grad():
-        return reconstruct(method, projections, scan.geometry.to(device), scan.grid, settings)
+        return reconstruct(method, projections, scan.geometry.to(device), scan.grid, settings, counts=scan.counts)
 
 
 def once(record: Path, asked: Any, make: Callable[[], dict[str, float]]) -> dict[str, float]:

@@ -181,7 +181,9 @@ def _volume(path: Path, model: str, options: Options) -> Volume:
     device = set_up(options.device, options.threads)
     scan: Scan = load_scan(path).load()
     with torch.no_grad():
-        return reconstruct(method, tensor_of(scan, device), scan.geometry.to(device), scan.grid, settings).volume
+        return reconstruct(
+            method, tensor_of(scan, device), scan.geometry.to(device), scan.grid, settings, counts=scan.counts
+        ).volume
 
 
 def _picture(volumes: list[Volume], path: Path, top: float) -> None:

@@ -52,6 +52,7 @@ def reconstruct(
     grid: VolumeGrid,
     options: Options | None = None,
     progress: Progress = silent,
+    counts: float | None = None,
 ) -> Reconstruction:
     """A volume by a classical method, on the device of the projections.
 
@@ -61,6 +62,7 @@ def reconstruct(
         geometry, grid: of the scanner and the volume.
         options: the method's, of the class that ``METHODS`` tells.
         progress: called with the steps done and their number, from the start again after a choice.
+        counts: photons of an unattenuated pixel, where known: they tell the noise, by which a weight is chosen.
 
     Raises:
         UserError: the method is not for this geometry, or there are too few views to choose by.
@@ -87,7 +89,7 @@ def reconstruct(
     if isinstance(options, TvConfig):
         weight, start = options.weight, None
         if weight is None:
-            weight, start = choose_weight(projector, projections, fitted(), options.nonnegative, progress)
+            weight, start = choose_weight(projector, projections, fitted(), options.nonnegative, counts, progress)
             chosen["weight"] = weight
         state = tv(projector, projections, every, weight, options.iterations, options.nonnegative, start, progress)
         return Reconstruction(state.volume, chosen)

@@ -1,17 +1,20 @@
 """Choosing a number of iterations or a weight without the ground truth: by how well held-out views are predicted.
 
 Every tenth view (two at least, where there are four) is left out of the fit. What predicts them best is chosen, and
-used with all views.
+used with all views; between weights that predict as well as each other, the noise decides.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recon3d.classical.noise import noise_variance
 from recon3d.classical.projector import Progress, Projector, silent
 from recon3d.classical.variation import State, tv
 from recon3d.errors import require
@@ -19,7 +22,10 @@ from recon3d.errors import require
 SHARE = 10
 """Of so many views one is held out."""
 PATIENCE = 3
-"""The search ends where the prediction has not become better for this many weights, or a third of the iterations."""
+"""The search ends where the prediction has not become better, by more than a standard error, for this many weights; or
+for a third of the iterations."""
+BLOCK = 8
+"""Pixels a side of what counts as one sample of an error."""
 WEIGHTS = tuple(10 ** (-1.5 - k / 3) for k in range(14))
 """From strong to weak, in units of :func:`recon3d.classical.variation.unit`."""
 STEPS = 80
@@ -67,25 +73,58 @@ def choose_weight(
     projections: Float[Tensor, "a rows columns"],
     rays: Float[Tensor, "a rows columns"],
     nonnegative: bool,
+    counts: float | None = None,
     progress: Progress = silent,
 ) -> tuple[float, State]:
-    """The weight of the total variation whose solution predicts the rays with weight 0 best, and that solution."""
+    """A weight of the total variation, and a solution near that of all rays.
+
+    Of the weights that predict the rays with weight 0 as well as any (within one standard error of the best), the one
+    that leaves of the others what the noise is (the discrepancy principle). Held-out views alone cannot tell: where few
+    views leave much unknown, details hardly change the error of a prediction, and noise passes for detail.
+
+    Args:
+        counts: photons of an unattenuated pixel, where known; see :func:`recon3d.classical.noise.noise_variance`.
+    """
     held = Held(projector, projections, rays)
-    best: tuple[float, float, State] | None = None
+    precision = rays / noise_variance(projections, counts)
+    tried: list[Tried] = []
     state: State | None = None
-    since = 0
+    best: tuple[float, State] | None = None
+    least, since = float("inf"), 0
     for number, weight in enumerate(WEIGHTS):
         state = tv(projector, projections, rays, weight, STEPS, nonnegative, state)
-        error = float(held.squares(state.volume).mean())
+        error, uncertain = held.error(state.volume)
+        left = (precision * (projector.forward(state.volume) - projections).square()).sum() / rays.sum()
+        tried.append(Tried(weight, error, uncertain, float(left)))
         progress(number + 1, len(WEIGHTS))
         if best is None or error < best[0]:
-            best, since = (error, weight, state), 0
+            best = error, state
+        if error < least - uncertain:
+            least, since = error, 0
         else:
             since += 1
             if since == PATIENCE:
                 break
     assert best is not None
-    return best[1:]
+    return chosen_weight(tried), best[1]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a weight: the mean squared error of rays held out, its standard error, and the mean squared
+    residual of the others in units of their noise."""
+
+    weight: float
+    error: float
+    uncertain: float
+    left: float
+
+
+def chosen_weight(tried: list[Tried]) -> float:
+    """The weight among those near the best prediction whose residual is nearest to the noise."""
+    best = min(tried, key=lambda one: one.error)
+    near = [one for one in tried if one.error <= best.error + best.uncertain]
+    return min(near, key=lambda one: abs(math.log(max(one.left, 1e-30)))).weight
 
 
 class Held:
@@ -99,3 +138,11 @@ class Held:
     def squares(self, volume: Float[Tensor, "nz ny nx"]) -> Float[Tensor, "a rows columns"]:
         """Squared residuals."""
         return (self.projector.forward(volume) - self.projections).double().square()
+
+    def error(self, volume: Float[Tensor, "nz ny nx"]) -> tuple[float, float]:
+        """The mean of the squared residuals, and its standard error, for which a block of BLOCK pixels a side is one
+        sample: what is wrong with a volume is wrong for neighbouring rays."""
+        squares = self.squares(volume)
+        size = tuple(min(BLOCK, n) for n in squares.shape[1:])
+        blocks = torch.nn.functional.avg_pool2d(squares[:, None], size)
+        return float(squares.mean()), float(blocks.std()) / blocks.numel() ** 0.5

@@ -77,7 +77,7 @@ def main(args: list[str]) -> dict[str, Any]:
     scan = ct_data.read(options.data, options)
     projections, geometry = ct_data.tensor_of(scan, device), scan.geometry.to(device)
     with progress(method) as tell:
-        found = reconstruct(method, projections, geometry, scan.grid, options.options, tell)
+        found = reconstruct(method, projections, geometry, scan.grid, options.options, tell, scan.counts)
     predicted = Projector(geometry, scan.grid).forward(found.volume)
     figures: dict[str, Any] = {
         "method": method,

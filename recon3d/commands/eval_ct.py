@@ -40,18 +40,20 @@ def main(args: list[str]) -> dict[str, Any]:
 
     with opened(options, CtConfig, "eval", options.state) as run:
         task, config = run.task, run.config
-        scan = ct_data.read(options.data or config.data, config)
+        parts = ct_data.Parts.of(config, options.data)
+        scan = parts.load()
         ct_data.check_grid(scan, task.header.grid)
         projections, geometry = ct_data.tensor_of(scan, task.device), scan.geometry.to(task.device)
         volume = task.volume()
         predicted = Projector(geometry, scan.grid).forward(volume)
-        held = ct_data.held_out(config, projections.shape, task.device)
+        held = ct_data.held_out(config, projections.shape, task.device, parts.places(0))
         figures: dict[str, Any] = {
             "run": str(run.folder.path),
             "task": "ct",
             "state": run.state,
             "step": run.step,
             "views": len(scan),
+            "views_of_the_scan": len(parts.scan),
             "shape_zyx": list(scan.grid.shape),
             "spacing_xyz": list(scan.grid.spacing),
             "parameters": sum(field.parameter_count() for field in task.members),
@@ -81,6 +83,8 @@ def told(figures: dict[str, Any]) -> str:
     """The figures in lines to read."""
     size = " x ".join(str(n) for n in reversed(figures["shape_zyx"]))
     first = f"{figures['state']} state, step {figures['step']}: {size} voxels of {figures['views']} views"
+    if figures["views"] < figures["views_of_the_scan"]:
+        first += f" (measured on these of {figures['views_of_the_scan']}: --rays.memory)"
     if "mean_spread" in figures:
         first += f", spread of the ensemble {figures['mean_spread']:.3g} per mm"
     return "\n".join([first, *volumes.lines(figures)])

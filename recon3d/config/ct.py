@@ -37,10 +37,16 @@ class RaysConfig:
     """What an update keeps of a cell's attenuation."""
     tv_points: int = 2048
     """Voxels drawn a step to estimate the total variation."""
+    memory: float = 2.0
+    """GiB of projections that are in memory at a time (with the places of rays it comes to four times that); of a
+    larger scan, evenly spaced views are, and all in its file."""
+    exchange_every: int = 500
+    """Steps after which these views of a larger scan make room for others."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "update_every", "tv_points"):
+        for name in ("batch", "update_every", "tv_points", "exchange_every"):
             require(getattr(self, name) >= 1, f"rays.{name} is {getattr(self, name)}: give 1 or more")
+        require(self.memory > 0, f"rays.memory is {self.memory}: give more than 0 GiB")
         require(self.samples_per_diagonal >= 16, "rays.samples_per_diagonal: give 16 or more")
         require(8 <= self.grid <= 512, f"rays.grid is {self.grid}: give 8 to 512")
         require(0 <= self.threshold < 1, f"rays.threshold is {self.threshold}: give 0 to below 1")

@@ -190,6 +190,8 @@ class SidecarConfig:
 class PreprocessConfig:
     """What is done to projections before they are reconstructed, in this order."""
 
+    without: tuple[int, ...] | None = None
+    """Leave out these projections, counted from 0 as in the file."""
     angle_range: tuple[float, float] | None = None
     """Keep the projections from one angle to another, in degrees as in the file (whole turns aside)."""
     every: int = 1

@@ -48,7 +48,10 @@ def check_geometry(scan: Scan) -> list[str]:
         )
     warnings = []
     if seen < len(geometry):
-        warnings.append(f"{len(geometry) - seen} of {len(geometry)} views do not see the volume")
+        warnings.append(
+            f"{len(geometry) - seen} of {len(geometry)} views do not see the volume; correct --volume.center, or the"
+            " distances and offsets in the sidecar"
+        )
     if geometry.divergent and bool((depth <= 0).any()):
         warnings.append("the volume reaches behind the source in some views; give a smaller one (volume)")
     return warnings
@@ -72,20 +75,24 @@ def check_values(scan: Scan) -> list[str]:
             raise UserError(
                 f"{where}{int(wrong.sum())} values in views {views[0]} to {views[-1]} are not finite ({lines} whole"
                 f" rows), the first in view {views[0] + view}, row {row}, column {column};"
-                " repair them (bad_pixels) or leave the view out"
+                " mend pixels with --bad-pixels 0.5, leave broken views out with --without VIEW ..."
             )
         left.append(values[..., :edge].mean(axis=2).ravel())
         right.append(values[..., -edge:].mean(axis=2).ravel())
         high.append(np.percentile(values, 99, axis=2).ravel())
     height = float(np.concatenate(high).max())
     if height <= 0:
-        return [f"no line integral is above {height:.3g}: are they already transmission, or is the object missing?"]
+        return [
+            f"no line integral is above {height:.3g}: are they transmission (say quantity: transmission in a sidecar),"
+            " or is the object missing?"
+        ]
     warnings = []
     sides = [name for name, part in (("left", left), ("right", right)) if _shadowed(np.concatenate(part), height)]
     if sides:
         warnings.append(
             f"truncation: line integrals at the {' and '.join(sides)} side of the detector are not near zero, so the"
-            " object is larger than what is seen; values near the border of the volume will be too high"
+            " object is larger than what is seen and values near the border will be too high; trust the middle, or give"
+            " sirt, tv or a field the whole object to fill (--volume.shape, and --support box for a field)"
         )
     return warnings
 

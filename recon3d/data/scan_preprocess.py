@@ -53,7 +53,8 @@ def prepare(scan: Scan, config: PreprocessConfig) -> Scan:
             if config.nonpositive == "refuse":
                 raise UserError(
                     f"{_where(scan)}{line} below {config.least_transmission:g} (the first at view, row, column"
-                    f" {first}); correct the dark field, or clip them (nonpositive)"
+                    f" {first}); correct the dark field, mend dead pixels (--bad-pixels 0.5), or clip them"
+                    " (--nonpositive clip)"
                 )
             scan = scan.noted(f"{line} clipped to {config.least_transmission:g}")
         scan = to_line_integrals(scan, config.least_transmission)
@@ -73,12 +74,18 @@ def prepare(scan: Scan, config: PreprocessConfig) -> Scan:
 
 
 def select(scan: Scan, config: PreprocessConfig) -> Scan:
-    """The projections that ``angle_range``, ``every`` and ``views`` keep, one after the other.
+    """The projections that ``without``, ``angle_range``, ``every`` and ``views`` keep, one after the other.
 
     Raises:
-        UserError: none is left, or there are fewer than ``views``.
+        UserError: none is left, there are fewer than ``views``, or one to leave out is not there.
     """
     chosen = np.arange(len(scan))
+    if config.without is not None:
+        absent = next((view for view in config.without if not 0 <= view < len(scan)), None)
+        if absent is not None:
+            raise UserError(f"{_where(scan)}no projection {absent} to leave out; they are counted 0 to {len(scan) - 1}")
+        chosen = np.setdiff1d(chosen, config.without)
+        require(chosen.size > 0, f"{_where(scan)}all {len(scan)} projections are left out; leave some")
     if config.angle_range is not None:
         angles = scan.geometry.angles
         if angles is None:
@@ -172,7 +179,11 @@ def find_bad_pixels(scan: Scan, share: float) -> Bool[np.ndarray, "rows columns"
         field = scan.flat.astype(np.float64) - (0 if scan.dark is None else scan.dark)
     else:
         some = np.unique(np.linspace(0, len(scan) - 1, 16).astype(np.int64))
-        field = stacks.block(scan.projections, some).mean(axis=0, dtype=np.float64)
+        values = stacks.block(scan.projections, some)
+        seen = np.isfinite(values)  # a view that failed is not a pixel that did
+        count = seen.sum(axis=0)
+        total = np.where(seen, values, 0).sum(axis=0, dtype=np.float64)
+        field = np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
     finite = np.isfinite(field)
     usual = median_filter(np.where(finite, field, np.median(field[finite]) if finite.any() else 0.0), _SURROUNDINGS)
     off = np.abs(field - usual) > share * np.maximum(np.abs(usual), 1e-12)
@@ -188,7 +199,7 @@ def repair(scan: Scan, bad: Bool[np.ndarray, "rows columns"]) -> Scan:
     count = int(bad.sum())
     require(
         2 * count <= bad.size,
-        f"{_where(scan)}{count} of {bad.size} detector pixels are bad, more than half; raise bad_pixels",
+        f"{_where(scan)}{count} of {bad.size} detector pixels are bad, more than half; raise --bad-pixels",
     )
     fill = _filler(bad)
     rows, columns = scan.geometry.rows, scan.geometry.columns
@@ -257,7 +268,9 @@ def to_transmission(scan: Scan, flat_field: bool = True) -> Scan:
         gain = np.where(beam > 0, 1 / beam, np.nan).astype(np.float32)
     dead = int((beam <= 0).sum())
     if dead:
-        notes.append(f"{dead} of {beam.size} detector pixels have no light in the flat field (bad_pixels repairs them)")
+        notes.append(
+            f"{dead} of {beam.size} detector pixels have no light in the flat field (--bad-pixels 0.5 mends them)"
+        )
 
     def normalise(values: np.ndarray, v: np.ndarray, r: slice, c: slice) -> np.ndarray:
         return (values - dark[r, c]) * gain[r, c]
@@ -287,7 +300,8 @@ def to_line_integrals(scan: Scan, least: float = 1e-5) -> Scan:
         if not warned and low.any():
             warned.append(True)
             logger.warning(
-                "%s%d values of transmission in views %d to %d are below %g, and clipped to it (others may follow)",
+                "%s%d values of transmission in views %d to %d are below %g and clipped to it (others may follow);"
+                " correct the dark field, mend dead pixels (--bad-pixels 0.5), or end such runs (--nonpositive refuse)",
                 *(where, int(low.sum()), int(v.min()), int(v.max()), least),
             )
         return -np.log(np.maximum(values, np.float32(least)))

@@ -37,7 +37,7 @@ from recon3d.heads.projection import (
     total_variation,
 )
 from recon3d.tasks import ct_data, ct_pictures
-from recon3d.tasks.ct_data import CtData
+from recon3d.tasks.ct_data import CtData, Parts
 from recon3d.training.trainer import Preview, StepResult
 
 SHARPNESS = 10.0
@@ -116,24 +116,40 @@ class CtTask(nn.Module):
         Raises:
             UserError: a file that is no scan, or one that cannot be trained on as configured.
         """
-        data = ct_data.measure(config, ct_data.read(config.data, config), device)
+        parts = ct_data.Parts.of(config)
+        data = ct_data.measure(config, parts, device)
         task = CtTask(config, device, precision)
         task._build(CtHeader.of(data), data.inside)
-        task.use_training_data(data)
+        task.use_training_data(data, parts)
         return task
 
-    def use_training_data(self, data: CtData) -> None:
-        self.data = data
+    def use_training_data(self, data: CtData, parts: Parts | None = None) -> None:
+        """``parts``: of the scan that the data are the first part of, where they are not all of it."""
+        self.parts, self.part = parts, 0
         self.voxels = Voxels(data.grid, data.inside, self.device)
+        self._take(data)
+        for field in self.members:
+            field.network.observe(self._glimpse(data))
+
+    def _take(self, data: CtData) -> None:
+        """Train on these views."""
+        self.data = data
         self.trained = data.trained.flatten().nonzero().squeeze(1)
         self.projector = Projector(data.geometry, data.grid)
         views, processes = len(data.geometry), distributed.processes()
         require(views >= processes, f"{self.config.data}: {views} views are too few for {processes} processes")
-        self.own_views = slice(*distributed.own_span(views))
-        self.own_projector = Projector(data.geometry.subset(self.own_views), data.grid)
-        self.own_trained = data.trained[self.own_views].flatten().nonzero().squeeze(1)
-        for field in self.members:
-            field.network.observe(self._glimpse(data))
+        if not self.projectors:
+            self.own_views = slice(*distributed.own_span(views))
+            self.own_projector = Projector(data.geometry.subset(self.own_views), data.grid)
+            self.own_trained = data.trained[self.own_views].flatten().nonzero().squeeze(1)
+
+    def _exchange(self, part: int) -> None:
+        """Have the views of a part of the scan in memory."""
+        if self.parts is None or self.parts.number == 1 or part == self.part:
+            return
+        assert self.data is not None
+        self._take(ct_data.exchanged(self.data, self.config, self.parts, part))
+        self.part = part
 
     @property
     def members(self) -> list[Field]:
@@ -270,6 +286,7 @@ class CtTask(nn.Module):
         self, step: int, backward: Callable[[Tensor], None]
     ) -> tuple[dict[str, Tensor], dict[str, float], float | None]:
         """A step on random rays, of which each process has its part."""
+        self._exchange(step // self.config.rays.exchange_every)
         data, config = self.data, self.config
         assert data is not None
         terms: dict[str, Tensor] = {}

@@ -1,4 +1,8 @@
-"""What a CT run is trained on: the scan as its configuration asks for it, the voxels, and what is held out."""
+"""What a CT run is trained on: the scan as its configuration asks for it, the voxels, and what is held out.
+
+A scan is in memory as a whole, or, where rays are projected and it is larger than they may take, evenly spaced views of
+it are at a time: one part after the other.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn import functional as F
 
 from recon3d.classical.iterative import sirt
 from recon3d.classical.projector import Projector
@@ -20,7 +25,7 @@ from recon3d.config.scans import VolumeConfig
 from recon3d.data.scan import Scan
 from recon3d.data.scan_checks import check
 from recon3d.data.scan_files import read_scan
-from recon3d.data.scan_preprocess import prepare
+from recon3d.data.scan_preprocess import bin_pixels, prepare
 from recon3d.data.volume_files import read_volume
 from recon3d.errors import UserError, require
 from recon3d.geometry.scanner import ScanGeometry
@@ -30,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 GUESS = 8
 """Iterations of SIRT that tell roughly what the volume is."""
+FEWEST = 4
+"""Views that a part of a scan has at least."""
+ROUGH = 64
+"""Views, detector columns and voxels a side, about, that such a guess is made of where the scan is taken in parts."""
 BRIGHT = 0.995
 """Quantile of that guess that is the scan's scale."""
 
@@ -69,17 +78,70 @@ class CtData:
         return self.scale * max(self.grid.size)
 
 
-def read(data: Path, source: ScanSource) -> Scan:
-    """A scan, prepared as asked, in memory; what looks wrong with it is logged.
+@dataclass(frozen=True)
+class Parts:
+    """A prepared scan, still in its file, and how many of its views are taken at a time."""
+
+    scan: Scan
+    views: int
+
+    @staticmethod
+    def of(config: CtConfig, data: Path | None = None) -> Parts:
+        """The scan of a run (now at ``data``, where it has moved); what looks wrong with it is logged.
+
+        Raises:
+            UserError: a file that is no scan, one that cannot be prepared so, whose volume no view sees, or of which
+                not even four views fit the memory that rays may take.
+        """
+        scan = opened(data or config.data, config)
+        if config.projector == "grid":
+            return Parts(scan, len(scan))
+        views, rows, columns = scan.projections.shape
+        room = int(config.rays.memory * 2**30 / (4 * rows * columns))
+        if room >= views:
+            return Parts(scan, views)
+        require(
+            room >= FEWEST,
+            f"{config.data}: only {room} of {views} views of {rows} x {columns} pixels fit --rays.memory"
+            f" {config.rays.memory:g} (GiB); raise it, or give --bin or --rows",
+        )
+        require(
+            config.hold == "pixels" or config.holdout == 0,
+            f"{config.data}: views cannot be held out of a scan that is taken in parts; give --hold pixels",
+        )
+        return Parts(scan, room)
+
+    @property
+    def number(self) -> int:
+        """How many parts hold as much as the scan; 1: it is taken as a whole."""
+        return -(-len(self.scan) // self.views)
+
+    def places(self, part: int) -> Int64[np.ndarray, " views"]:
+        """Which views are in a part, evenly spaced; further parts fill the gaps (by the golden ratio)."""
+        share = part * (5**0.5 - 1) / 2 % 1
+        return ((np.arange(self.views) + share) * len(self.scan) / self.views).astype(np.int64)
+
+    def load(self, part: int = 0) -> Scan:
+        """The scan of a part, in memory."""
+        return (self.scan if self.number == 1 else self.scan.views(self.places(part))).load()
+
+
+def opened(data: Path, source: ScanSource) -> Scan:
+    """A scan, prepared as asked and not yet in memory; what looks wrong with it is logged.
 
     Raises:
         UserError: a file that is no scan, one that cannot be prepared so, or whose volume no view sees.
     """
     scan = prepare(read_scan(data, geometry=source.geometry, raw=True), source.scan)
-    scan = dataclasses.replace(scan, grid=wanted_grid(scan.grid, source.volume)).load()
+    scan = dataclasses.replace(scan, grid=wanted_grid(scan.grid, source.volume))
     for warning in check(scan):
         logger.warning("%s: %s", data, warning)
     return scan
+
+
+def read(data: Path, source: ScanSource) -> Scan:
+    """:func:`opened`, in memory."""
+    return opened(data, source).load()
 
 
 def check_grid(scan: Scan, grid: VolumeGrid) -> None:
@@ -100,22 +162,37 @@ def tensor_of(scan: Scan, device: torch.device) -> Float[Tensor, "a rows columns
     return torch.from_numpy(np.ascontiguousarray(scan.projections, dtype=np.float32)).to(device)
 
 
-def measure(config: CtConfig, scan: Scan, device: torch.device) -> CtData:
-    """What of a prepared scan is trained on, and a rough guess of the volume.
+def measure(config: CtConfig, parts: Parts, device: torch.device) -> CtData:
+    """What of a prepared scan is trained on, of the first part, and a rough guess of the volume.
 
     Raises:
         UserError: nothing is left to train on, or the line integrals are not above 0.
     """
+    scan = parts.load()
     geometry, grid = scan.geometry.to(device), scan.grid
     projections = tensor_of(scan, device)
     inside = support(config, geometry, grid)
-    held = held_out(config, projections.shape, device)
-    trained = torch.ones_like(projections) if held is None else (~held).float()
-    guess = _guess(Projector(geometry, grid), projections, trained)
-    filled = guess.flatten() if inside is None else guess[inside.to(device)]
-    scale = float(np.quantile(filled.cpu().numpy(), BRIGHT))
+    held = held_out(config, projections.shape, device, parts.places(0))
+    if parts.number == 1:
+        trained = torch.ones_like(projections) if held is None else (~held).float()
+        guess, filled = _guess(Projector(geometry, grid), projections, trained), inside
+    else:
+        rough = _rough(scan)
+        measured = tensor_of(rough, device)
+        guess = _guess(Projector(rough.geometry.to(device), rough.grid), measured, torch.ones_like(measured))
+        filled = None if inside is None else F.adaptive_max_pool3d(inside[None].float(), rough.grid.shape)[0] > 0
+    values = guess.flatten() if filled is None else guess[filled.to(device)]
+    scale = float(np.quantile(values.cpu().numpy(), BRIGHT))
     require(scale > 0, f"{config.data}: no attenuation is seen in it; are these line integrals, or transmission?")
     return CtData(projections, held, geometry, grid, inside, guess, scale, scan.counts)
+
+
+def exchanged(data: CtData, config: CtConfig, parts: Parts, part: int) -> CtData:
+    """The same with the views of another part."""
+    device = data.projections.device
+    scan = parts.load(part)
+    held = held_out(config, scan.geometry.shape, device, parts.places(part))
+    return dataclasses.replace(data, projections=tensor_of(scan, device), held=held, geometry=scan.geometry.to(device))
 
 
 def wanted_grid(default: VolumeGrid, volume: VolumeConfig) -> VolumeGrid:
@@ -189,10 +266,15 @@ def read_mask(path: Path, grid: VolumeGrid) -> Bool[Tensor, "nz ny nx"]:
 # --- what is held out -----------------------------------------------------------------------------------------------
 
 
-def held_out(config: CtConfig, shape: tuple[int, ...], device: torch.device) -> Bool[Tensor, "a rows columns"] | None:
-    """Rays that are not trained on: the same ones for the same seed and shape.
+def held_out(
+    config: CtConfig, shape: tuple[int, ...], device: torch.device, places: Int64[np.ndarray, " a"] | None = None
+) -> Bool[Tensor, "a rows columns"] | None:
+    """Rays that are not trained on: the same ones for the same seed, shape of a view, and place of it in the scan.
 
     Views are held out evenly spaced, never the first or the last (of a limited arc, nothing lies beyond these).
+
+    Args:
+        places: of the views in the scan (default: these are all).
 
     Raises:
         UserError: too few views to hold one out.
@@ -210,8 +292,8 @@ def held_out(config: CtConfig, shape: tuple[int, ...], device: torch.device) -> 
         place = (torch.arange(1, count + 1, dtype=torch.float64) * views / (count + 1)).long()
         held[place] = True
     else:
-        generator = torch.Generator().manual_seed(config.seed)
-        for view in range(views):
+        for view, place in enumerate(range(views) if places is None else places.tolist()):
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + place)
             held[view] = torch.rand(shape[1:], generator=generator) < config.holdout
         require(bool(held.any()), f"{config.data}: too few rays to hold {config.holdout:g} of them out; give more")
     return held.to(device)
@@ -221,3 +303,11 @@ def _guess(projector: Projector, projections: Tensor, rays: Tensor) -> Tensor:
     steps = itertools.islice(sirt(projector, projections, rays, True), GUESS)
     *_, volume = steps
     return volume.clone()
+
+
+def _rough(scan: Scan) -> Scan:
+    """A scan in so few views, pixels and voxels that a guess of its volume is cheap."""
+    few = scan.views(np.unique(np.linspace(0, len(scan) - 1, min(ROUGH, len(scan))).astype(np.int64)))
+    rows, columns = scan.geometry.rows, scan.geometry.columns
+    few = bin_pixels(few, max(1, min(columns // ROUGH, rows if rows > 1 else columns)))
+    return dataclasses.replace(few, grid=scaled(scan.grid, min(1.0, ROUGH / max(scan.grid.shape)))).load()

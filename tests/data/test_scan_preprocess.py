@@ -65,6 +65,7 @@ def test_views_ranges_and_every():
     [
         ({"views": 13}, "13 views asked for, but there are 12"),
         ({"angle_range": (200.0, 210.0)}, "no projection from 200 to 210 degrees; they lie from 0 to 165"),
+        ({"without": (3, 12)}, "no projection 12 to leave out"),
         ({"rows": (0, 4)}, "rows 0 to 4, but the detector has 3"),
         ({"columns": (3, 99)}, "columns 3 to 99"),
         ({"bin": 64}, "cannot be binned by 64"),
@@ -196,6 +197,17 @@ def test_repair_takes_neighbours_and_fills_what_is_not_finite():
         repair(scan, np.ones((6, 32), bool))
 
 
+def test_a_view_that_failed_is_left_out_and_spoils_no_pixel():
+    scan = parallel_scan(views=6, rows=1, projections=np.ones((6, 1, 32), np.float32))
+    scan.projections[2] = np.nan
+    assert not find_bad_pixels(scan, 0.5).any()
+    with pytest.raises(UserError, match="--without VIEW"):
+        check(prepare(scan, PreprocessConfig(bad_pixels=0.5)))
+    done = prepare(scan, PreprocessConfig(without=(2, 5), every=2))
+    np.testing.assert_allclose(done.geometry.angles, scan.geometry.angles[[0, 3]])
+    np.testing.assert_allclose(done.projections[...], 1)
+
+
 # ---------------------------------------------------------------------------------------------------------------- noise
 
 
@@ -316,7 +328,7 @@ def test_a_volume_that_no_view_sees():
         check_geometry(aside)
     some = dataclasses.replace(scan, grid=VolumeGrid((1, 4, 4), (1.0, 1.0, 1.0), (100.0, 0.0, 0.0)))
     (warning,) = check_geometry(some)
-    assert warning.endswith("views do not see the volume")
+    assert "views do not see the volume; correct --volume.center" in warning
 
 
 def test_a_volume_behind_the_source():

@@ -11,6 +11,7 @@ from recon3d.config import CtConfig, FieldConfig, OptimizerConfig
 from recon3d.config.ct import RaysConfig
 from recon3d.config.fields import HashGridConfig
 from recon3d.config.scans import PreprocessConfig, VolumeConfig
+from recon3d.data import stacks
 from recon3d.data.scan import load_scan
 from recon3d.errors import UserError
 from recon3d.geometry.scanner import ScanGeometry
@@ -89,7 +90,7 @@ def test_held_out_views_are_whole_and_never_the_ends(flat, folder):
 def test_what_is_held_out_does_not_move_the_weights(flat, folder):
     """Gradients are the same whatever the held-out rays measured."""
     made = config(flat, folder, holdout=0.2)
-    data = ct_data.measure(made, ct_data.read(made.data, made), CPU)
+    data = ct_data.measure(made, ct_data.Parts.of(made), CPU)
     wild = dataclasses.replace(data, projections=torch.where(data.held, 7.0, data.projections))
     found = []
     for one in (data, wild):
@@ -104,7 +105,7 @@ def test_what_is_held_out_does_not_move_the_weights(flat, folder):
 
 def test_scale_is_about_the_densest_part(flat, folder):
     made = config(flat, folder)
-    data = ct_data.measure(made, ct_data.read(made.data, made), CPU)
+    data = ct_data.measure(made, ct_data.Parts.of(made), CPU)
     assert 0.3 * 0.02 < data.scale < 1.5 * 0.02
     assert data.unit == pytest.approx(64 * data.scale)
 
@@ -133,6 +134,45 @@ def test_support_is_the_circle_and_the_mask(flat, folder, monkeypatch):
     inside = ct_data.support(config(flat, folder), geometry, grid)
     assert float(inside.float().mean()) == pytest.approx(math.pi * 100 / 1024, rel=0.03)
     assert ct_data.support(config(flat, folder, support="box"), geometry, grid) is None
+
+
+def test_a_scan_larger_than_memory_is_taken_in_parts(folder, monkeypatch):
+    """No block that is read, and nothing that is kept, is larger than is allowed; parts fill each other's gaps; and a
+    resumed run goes on with the part that an uninterrupted one would have had."""
+    made = slice_scan(folder / "large.npz", views=2000, pixels=32)
+    size = 4 * 2000 * 45
+    monkeypatch.setattr(stacks, "CHUNK_BYTES", size // 20)
+    room = size / 10
+    rays = RaysConfig(batch=64, grid=16, memory=room / 2**30, exchange_every=3)
+    read, block = [0], stacks.block
+
+    def recorded(*args, **options):
+        found = block(*args, **options)
+        read.append(found.nbytes)
+        return found
+
+    monkeypatch.setattr(stacks, "block", recorded)
+    optimizer = dataclasses.replace(QUICK, decay_steps=100)
+    run = config(made, folder, name="parts", steps=7, projector="rays", rays=rays, optimizer=optimizer)
+    task, _, _ = train(run, steps=4)
+    assert 0 < max(read) <= room
+    assert task.parts.number == 10 and task.part == 1
+    assert task.data.projections.shape == (task.parts.views, 1, 45)
+    assert 4 * task.data.projections.numel() <= room
+    places = [task.parts.places(part) for part in range(30)]
+    assert all(len(np.unique(part)) == task.parts.views and part.max() < 2000 for part in places)
+    assert len(np.unique(np.concatenate(places))) == 2000
+    scan = load_scan(made[0])
+    np.testing.assert_array_equal(task.data.projections.numpy(), np.asarray(scan.projections)[places[1]])
+    whole = ct_data.held_out(task.config, (2000, 1, 45), CPU)
+    assert torch.equal(task.data.held, whole[torch.from_numpy(places[1])])
+    resumed, _, _ = train(run, resume=True)
+    straight, _, _ = train(dataclasses.replace(run, name="straight"))
+    for one, other in zip(resumed.parameters(), straight.parameters()):
+        assert torch.equal(one, other)
+    for wrong in ({"rays": dataclasses.replace(rays, memory=1e-7)}, {"rays": rays, "hold": "views"}):
+        with pytest.raises(UserError):
+            ct_data.Parts.of(config(made, folder, projector="rays", **wrong))
 
 
 # --- what it learns -------------------------------------------------------------------------------------------------
