@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor, nn
 
 from recon3d.config import RadianceFieldConfig
 from recon3d.fields.encoders import build_encoder, spherical_harmonics
-from recon3d.fields.networks import build_network
+from recon3d.fields.networks import MLP, build_network
 from recon3d.fields.precision import products_in
-from recon3d.fields.tcnn import small_network
 
 
 class TruncatedExp(torch.autograd.Function):
@@ -20,13 +20,14 @@ class TruncatedExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return torch.exp(x)
+        value = torch.exp(x)
+        ctx.save_for_backward(value)
+        return value
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
-        return grad * torch.exp(x.clamp(max=15.0))
+        (value,) = ctx.saved_tensors
+        return grad * value.clamp(max=math.exp(15.0))
 
 
 class RadianceField(nn.Module):
@@ -45,8 +46,7 @@ class RadianceField(nn.Module):
         self.degree = config.direction_degree
         self.encoder = build_encoder(config, 3)
         self.density_network = build_network(config, self.encoder.out_dim, config.geometry_features)
-        self.color_network = small_network(
-            config,
+        self.color_network = MLP(
             self.degree**2 + config.geometry_features,
             3,
             config.color_width,
@@ -88,7 +88,7 @@ class RadianceField(nn.Module):
         """
         view = spherical_harmonics(directions, self.degree).to(features.dtype)
         if ray_index is not None:
-            view = view[ray_index]
+            view = view.index_select(0, ray_index)
         with products_in(self.precision, features.device):
             h = self.color_network(torch.cat([view, features], dim=-1))
         return torch.sigmoid(h.float())

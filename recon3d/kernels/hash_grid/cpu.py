@@ -18,7 +18,7 @@ from recon3d.kernels.threads import run_parallel, spans
 from recon3d.kernels.vectors import LANES, add_to_rows, weighted_rows
 
 BLOCK = 128
-CHUNKS_PER_THREAD = 4
+CHUNKS_PER_THREAD = 2
 _PRIMES = np.array(PRIMES, dtype=np.uint32)
 _FAST = {"contract", "arcp", "nsz", "reassoc"}
 

@@ -58,10 +58,11 @@ def _product(left, packed, inner, outer, out):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _add_outer(left, right, total):
-    """total (m, n) float32 += the transpose of left (ROWS, m) times right (ROWS, n), both bfloat16."""
+def _add_outer(left, right, turned, paired, total):
+    """total (m, n) float32 += the transpose of left (ROWS, m) times right (ROWS, n), both bfloat16.
+
+    ``turned`` (m or more, ROWS) and ``paired`` (ROWS / 2, 2 n or more) are room for the two as tiles want them."""
     m, n = total.shape
-    turned, paired = _aligned(m * ROWS, np.uint16).reshape(m, ROWS), _aligned(n * ROWS, np.uint16).reshape(-1, 2 * n)
     for i in range(0, ROWS, 32):
         for j in range(0, m, 16):
             at = turned.ctypes.data + j * turned.strides[0] + 2 * i
@@ -140,6 +141,8 @@ def _backward(first, last, grad, x, forward, back, widths, padded, configuration
     inputs = _aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
     grads = _aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
     sums = _aligned(ROWS * widest, np.float32).reshape(ROWS, widest)
+    turned, paired = _aligned(widest * ROWS, np.uint16), _aligned(widest * ROWS, np.uint16)
+    turned, paired = turned.reshape(widest, ROWS), paired.reshape(ROWS // 2, 2 * widest)
     totals = _aligned(layers * widest * widest, np.float32).reshape(layers, widest, widest)
     tiles.configure(configuration.ctypes.data)
     for begin in range(first, last, ROWS):
@@ -149,7 +152,7 @@ def _backward(first, last, grad, x, forward, back, widths, padded, configuration
         _hidden(inputs, forward, padded, layers - 1, sums)
         for layer in range(layers - 1, -1, -1):
             outgoing, incoming = padded[layer + 1], padded[layer]
-            _add_outer(grads[layer + 1], inputs[layer], totals[layer, :outgoing, :incoming])
+            _add_outer(grads[layer + 1], inputs[layer], turned, paired, totals[layer, :outgoing, :incoming])
             if layer > 0 or need_x:
                 _product(grads[layer + 1], back[layer], outgoing, incoming, sums)
             if layer > 0:
