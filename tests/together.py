@@ -170,6 +170,6 @@ def two_processes(data, out, folder):
     for process in both:
         process.start()
     for process in both:
-        process.join(120)
+        process.join(600)  # a busy machine; by itself it takes some seconds
         process.kill()
     return [process.exitcode for process in both]
