@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from recon3d.config import RadianceFieldConfig
 from recon3d.fields.encoders import build_encoder, spherical_harmonics
-from recon3d.fields.networks import MLP, build_network
+from recon3d.fields.networks import build_network
 from recon3d.fields.precision import products_in
+from recon3d.fields.tcnn import small_network
 
 
 class TruncatedExp(torch.autograd.Function):
@@ -46,7 +47,8 @@ class RadianceField(nn.Module):
         self.degree = config.direction_degree
         self.encoder = build_encoder(config, 3)
         self.density_network = build_network(config, self.encoder.out_dim, config.geometry_features)
-        self.color_network = MLP(
+        self.color_network = small_network(
+            config,
             self.degree**2 + config.geometry_features,
             3,
             config.color_width,
