@@ -169,7 +169,9 @@ class Chain(Encoder):
         self.out_dim = links[-1].out_dim
 
     def tables(self) -> list[nn.Parameter]:
-        return self.links[0].tables()  # those that have any take coordinates, so they come first
+        first = self.links[0]  # those that have any take coordinates, so they come first
+        assert isinstance(first, Encoder)
+        return first.tables()
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         for link in self.links:

@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import extending, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import overload
+
+intrinsic: Any = extending.intrinsic  # the first parameter of what it decorates is numba's own
 
 _BYTE, _SHORT, _INT, _LONG, _NOTHING = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.VoidType()
 _POINTER = ir.PointerType()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ CHUNKS_PER_THREAD = 4
 
 
 @functools.lru_cache(maxsize=16)
-def _corrections(beta: float, number: type[np.floating]) -> np.ndarray:
+def _corrections(beta: float, number: Any) -> np.ndarray:
     """1 / (1 - beta^k) for k = 0, 1, ... as far as it differs from 1; for k = 0, which no row that moves has, 1."""
     smallest = float(np.finfo(number).eps) / 4
     count = 2 if beta == 0 else 2 + math.ceil(math.log(smallest) / math.log(beta))
@@ -134,7 +135,7 @@ def adam_rows(
     if float(found_inf) > 0:
         return
     arrays = [v.detach().numpy() for v in (table, grad.contiguous(), mean, square, steps)]
-    number = arrays[0].dtype.type
+    number: Any = arrays[0].dtype.type
     settings = [number(v) for v in (float(rate), beta1, beta2, epsilon, float(scale))]
     settings += [_corrections(beta1, number), _corrections(beta2, number), np.finfo(number).tiny]
     parts = spans(len(table), CHUNKS_PER_THREAD * torch.get_num_threads())

@@ -46,7 +46,8 @@ def _march_within(
     cone: float,
     capacity: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return reference.within(*_march(origins, directions, near, far, occupancy, jitter, step, cone), capacity)
+    offsets, ray_index, t, dt = _march(origins, directions, near, far, occupancy, jitter, step, cone)
+    return reference.within(offsets, ray_index, t, dt, capacity)
 
 
 @_march_within.register_fake
