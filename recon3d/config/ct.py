@@ -55,6 +55,28 @@ class RaysConfig:
 
 
 @dataclass(frozen=True)
+class SteeringConfig:
+    """Total variation by the edges of the volume of the moment (:mod:`recon3d.heads.variation`); on the grid."""
+
+    edge: float = 0.0
+    """Slope, as a share of the scale a voxel, at which an edge begins to be one; 0: total variation is not steered."""
+    along: float = 3.0
+    """How much more a step along an edge costs than one across, besides what its slope tells."""
+    blur: float = 0.7
+    """Gaussian under which slopes are taken, in voxels."""
+    window: float = 2.0
+    """Gaussian under which the directions of edges are averaged, in voxels."""
+    update_every: int = 20
+    """Steps between two looks at the volume."""
+
+    def __post_init__(self) -> None:
+        require(self.edge >= 0, f"steering.edge is {self.edge}: give 0 or more")
+        require(self.update_every >= 1, f"steering.update_every is {self.update_every}: give 1 or more")
+        for name in ("along", "blur", "window"):
+            require(getattr(self, name) > 0, f"steering.{name} is {getattr(self, name)}: give more than 0")
+
+
+@dataclass(frozen=True)
 class ScanSource:
     """What of a file of projections is reconstructed, and where."""
 
@@ -78,10 +100,17 @@ class CtConfig(ScanSource, RunConfig):
     chunk: int | None = None
     """Voxels whose activations are kept at a time; a step of several chunks evaluates the field twice, exactly
     (default: by device)."""
-    loss: Literal["l2", "poisson"] = "l2"
-    """Of line integrals: squared errors, or the likelihood of the photon counts that they stand for."""
+    finer: int = 1
+    """On the grid: voxels are cut into so many along every axis, and detector pixels into so many rays whose mean they
+    measure."""
+    loss: Literal["l2", "poisson", "auto"] = "l2"
+    """Of line integrals: squared errors, or the likelihood of the photon counts that they stand for; auto: that where
+    the scan tells the counts."""
+    start: Literal["nothing", "tv"] = "nothing"
+    """What the field begins as; tv: the volume of classical total variation, whose weight held-out views choose."""
     tv: float = 0.0
-    """Weight of the total variation, the voxels' mean, beside the mean error; both in units of the scan's scale."""
+    """Weight of the total variation, the voxels' mean, beside the mean error; both in units of the scan's scale. With
+    ``start`` tv, in units of the weight that was chosen for it."""
     tv_smoothing: float = 1e-3
     """Differences of voxels that are small against this share of the scale cost their square."""
     activation: Activation = "softplus"
@@ -94,6 +123,7 @@ class CtConfig(ScanSource, RunConfig):
     """Fields trained side by side from different initial weights: their mean is the volume, their spread its
     uncertainty."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    steering: SteeringConfig = SteeringConfig()
     rays: RaysConfig = RaysConfig()
     field: FieldConfig = FieldConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -101,6 +131,11 @@ class CtConfig(ScanSource, RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.chunk is None or self.chunk >= 1, f"chunk is {self.chunk}: give 1 or more")
+        require(1 <= self.finer <= 8, f"finer is {self.finer}: give 1 to 8")
+        grid = self.projector == "grid"
+        require(grid or self.finer == 1, "finer is for --projector grid; give --finer 1")
+        require(grid or self.start == "nothing", "start tv is for --projector grid; give --start nothing")
+        require(grid or self.steering.edge == 0, "steering.edge is for --projector grid; give --steering.edge 0")
         require(self.tv >= 0, f"tv is {self.tv}: give 0 or more")
         require(self.tv_smoothing > 0, f"tv_smoothing is {self.tv_smoothing}: give more than 0")
         require(0 <= self.holdout < 0.9, f"holdout is {self.holdout}: give 0 to below 0.9")

@@ -34,14 +34,17 @@ from recon3d.heads.projection import (
     poisson_deviance,
     sampled_variation,
     squared_error,
-    total_variation,
 )
-from recon3d.tasks import ct_data, ct_pictures
+from recon3d.tasks import ct_data, ct_pictures, ct_start
 from recon3d.tasks.ct_data import CtData, Parts
+from recon3d.tasks.ct_prior import Prior
+from recon3d.tasks.ct_start import Start
 from recon3d.training.trainer import Preview, StepResult
 
 SHARPNESS = 10.0
 """softplus(s x) / s: nearly x from 0.3 on, and 0.07 at 0, where fields start."""
+LEAST = 1e-4
+"""Values below it are taken for it where they must be an activation's."""
 CHUNKS = {"cpu": 2**18, "cuda": 2**22}
 """Voxels whose activations are kept at a time."""
 SAMPLES = 2**16
@@ -99,11 +102,21 @@ class CtTask(nn.Module):
         if header is not None:
             self._build(header)
 
+    @property
+    def loss(self) -> str:
+        if self.config.loss != "auto":
+            return self.config.loss
+        return "l2" if self.header.counts is None else "poisson"
+
     def _build(self, header: CtHeader, inside: Bool[Tensor, "nz ny nx"] | None = None) -> None:
         self.header = header
         config, grid = self.config, header.grid
         self.support = Support(grid, inside)
         self.fields = nn.ModuleList(Field(config.field, header.dim, 1, self.precision) for _ in range(config.ensemble))
+        self.prior = Prior(config, grid)
+        if self.prior.start is not None:
+            for field in self.members:
+                field.network.damp(0, 0.0)
         self.heads = nn.ModuleList(
             RayProjector(config.rays, grid, inside) for _ in range(config.ensemble if config.projector == "rays" else 0)
         )
@@ -121,7 +134,16 @@ class CtTask(nn.Module):
         task = CtTask(config, device, precision)
         task._build(CtHeader.of(data), data.inside)
         task.use_training_data(data, parts)
+        if config.start == "tv":
+            task._begin(ct_start.by_variation(data))
         return task
+
+    def _begin(self, start: Start) -> None:
+        """Let the fields be added to a volume, and count the weight of total variation in that volume's."""
+        assert self.data is not None and self.prior.start is not None
+        self.prior.start.copy_(self._before_activation(start.volume / self.data.scale))
+        share = ct_start.likelihood_share(self.data.projections[self.data.trained]) if self.loss == "poisson" else 1.0
+        self.prior.weight.fill_(self.config.tv * start.weight * share)
 
     def use_training_data(self, data: CtData, parts: Parts | None = None) -> None:
         """``parts``: of the scan that the data are the first part of, where they are not all of it."""
@@ -135,12 +157,12 @@ class CtTask(nn.Module):
         """Train on these views."""
         self.data = data
         self.trained = data.trained.flatten().nonzero().squeeze(1)
-        self.projector = Projector(data.geometry, data.grid)
+        self.projector = Projector(data.geometry, data.grid, self.config.finer)
         views, processes = len(data.geometry), distributed.processes()
         require(views >= processes, f"{self.config.data}: {views} views are too few for {processes} processes")
         if not self.projectors:
             self.own_views = slice(*distributed.own_span(views))
-            self.own_projector = Projector(data.geometry.subset(self.own_views), data.grid)
+            self.own_projector = Projector(data.geometry.subset(self.own_views), data.grid, self.config.finer)
             self.own_trained = data.trained[self.own_views].flatten().nonzero().squeeze(1)
 
     def _exchange(self, part: int) -> None:
@@ -197,11 +219,20 @@ class CtTask(nn.Module):
 
         def value(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
             raw = field(x)[:, 0].float()
+            if self.prior.start is not None:
+                raw = raw + self.prior.begun(x)
             if activation == "none":
                 return raw
             return nn.functional.softplus(raw, SHARPNESS) if activation == "softplus" else raw.relu()
 
         return value
+
+    def _before_activation(self, values: Tensor) -> Tensor:
+        """What the activation makes these values (nearly, of 0) of."""
+        if self.config.activation != "softplus":
+            return values
+        least = values.clamp_min(LEAST)
+        return least + torch.log(-torch.expm1(-SHARPNESS * least)) / SHARPNESS
 
     @torch.no_grad()
     def members_at(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "members n"]:
@@ -263,8 +294,7 @@ class CtTask(nn.Module):
             total.add_(predicted.detach())
             made = {"error": self._error(predicted.flatten()[trained] - measured, measured)}
             if config.tv > 0:
-                variation = total_variation(volume, data.grid.spacing, config.tv_smoothing)
-                made["variation"] = distributed.once(config.tv * variation)
+                made["variation"] = distributed.once(self.prior.variation(volume, step, member))
             return made
 
         chunk = config.chunk or CHUNKS[self.device.type]
@@ -307,7 +337,7 @@ class CtTask(nn.Module):
                 place = torch.randint(len(self.voxels), (count,), generator=self.generator, device=self.device)
                 points = self.voxels.at(distributed.own(place))
                 variation = sampled_variation(value, points, steps, config.tv_smoothing)
-                found["variation"] = config.tv * variation
+                found["variation"] = self.prior.weight * variation
             backward(torch.stack(list(found.values())).sum())
             terms = {name: terms.get(name, 0) + term.detach() for name, term in found.items()}
             error += distributed.mean((predicted.detach() - measured).square()) / len(self.heads)
@@ -317,7 +347,7 @@ class CtTask(nn.Module):
 
     def _error(self, difference: Float[Tensor, " n"], measured: Float[Tensor, " n"]) -> Float[Tensor, ""]:
         assert self.data is not None
-        return LOSSES[self.config.loss](difference, measured, self.data.unit)
+        return LOSSES[self.loss](difference, measured, self.data.unit)
 
     def _rays(self, index: Int[Tensor, " n"]) -> Rays:
         """The rays of places in the flattened projections."""

@@ -103,7 +103,7 @@ def test_tables(options):
 
 
 def test_measured_scans(shared_data, options):
-    small = dataclasses.replace(options, steps=(3,), models=("fbp", "ct_sparse"))
+    small = dataclasses.replace(options, steps=(3,), models=("fbp", "ct_parallel"))
     tooth = dataclasses.replace(small, images=(str(shared_data / "ct" / "tooth.h5"),))
     report = BENCHES["ct-tooth"](tooth)
     column = float(report.title.rsplit(" ", 1)[1])

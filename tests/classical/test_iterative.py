@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from recon3d.classical import METHODS, Projector, reconstruct
 from recon3d.classical.iterative import cgls, sirt
-from recon3d.classical.selection import WEIGHTS, fitted_views
+from recon3d.classical.noise import noise_variance
+from recon3d.classical.selection import WEIGHTS, Tried, chosen_weight, fitted_views
 from recon3d.classical.variation import differences, transpose_differences, tv, unit
 from recon3d.config.classical import CglsConfig, FbpConfig, SirtConfig, TvConfig
 from recon3d.data.phantoms import random_ellipsoids
@@ -81,6 +82,21 @@ def test_sirt_goes_down_and_stays_nonnegative():
     best = float(((matrix @ limit - p.flatten()).square() * scale.square()).sum())
     assert residuals[-1] - float((p.flatten().square() / row)[scale == 0].sum()) < 1.01 * best
     assert float(after(sirt(projector, p, torch.ones_like(p), True), 20).amin()) == 0
+
+
+def test_a_finer_projector_has_its_transpose_and_measures_areas():
+    cone = ScanGeometry.cone(torch.arange(3) * 1.1, 6, 8, 2.0, source_origin=60.0, origin_detector=30.0)
+    block = VolumeGrid((5, 6, 7), (1.5, 1.0, 1.0), (1.0, 0.0, 0.0))
+    for geometry, grid in ((scan(4)[0], GRID), (cone, block)):
+        projector = Projector(geometry, grid, finer=3)
+        x, p = torch.rand(grid.shape).double(), torch.rand(geometry.shape).double()
+        assert_close((projector.forward(x) * p).sum(), (x * projector.back(p)).sum())
+    # One voxel of 1 mm seen along its side is a box of height 1: pixels of 1 mm that it half covers measure 1/2.
+    straight = ScanGeometry.parallel(torch.zeros(1), 6, 1.0)
+    one = torch.zeros(1, 3, 3)
+    one[0, 1, 1] = 1
+    seen = Projector(straight, VolumeGrid((1, 3, 3), (1.0, 1.0, 1.0)), finer=8).forward(one)[0, 0]
+    assert_close(seen, torch.tensor([0.0, 0.0, 0.5, 0.5, 0.0, 0.0]), atol=0.01, rtol=0)
 
 
 def test_differences_have_their_transpose():
@@ -202,3 +218,27 @@ def test_refuses():
     ):
         with pytest.raises(UserError):
             call()
+
+
+def test_the_weight_is_that_of_the_noise_where_held_out_views_cannot_tell():
+    def tried(*rows):
+        return [Tried(weight, error, 0.1, left) for weight, error, left in rows]
+
+    flat = tried((1e-2, 2.0, 9.0), (1e-3, 1.05, 1.3), (1e-4, 1.0, 0.7), (1e-5, 1.01, 0.1))
+    assert chosen_weight(flat) == 1e-3
+    clean = tried((1e-2, 2.0, 900.0), (1e-3, 1.05, 90.0), (1e-4, 1.0, 40.0))
+    assert chosen_weight(clean) == 1e-4
+    sharp = tried((1e-2, 2.0, 1.2), (1e-3, 1.0, 0.5), (1e-4, 1.5, 0.1))
+    assert chosen_weight(sharp) == 1e-3
+
+
+@pytest.mark.parametrize("rows", [1, 12])
+def test_the_noise_of_line_integrals(rows):
+    """By the photons, ray by ray; else by the pixels, whose edges do not count."""
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.linspace(0, 3, 64).expand(5, rows, 64).clone()
+    clean[:, :, 20:40] += 1
+    assert_close(noise_variance(clean, 1e4), clean.exp() / 1e4)
+    noisy = clean + 0.02 * torch.randn(clean.shape, generator=generator)
+    assert_close(noise_variance(noisy).sqrt(), torch.full((5, 1, 1), 0.02), rtol=0.5, atol=0)
+    assert float(noise_variance(clean).amax()) < 1e-8

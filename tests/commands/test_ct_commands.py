@@ -101,7 +101,7 @@ def test_classical_methods_prepare_the_scan(flat, deep, folder, capsys):
 
 
 def test_a_run_from_training_to_pictures(flat, folder, capsys):
-    run = train(capsys, "ct_sparse", flat, folder, "run", "--ensemble", "2")
+    run = train(capsys, "ct_sparse", flat, folder, "run", "--ensemble", "2", "--holdout", "0.05")
     figures, out = call(capsys, "eval", run, *LOOK, "--reference", folder / "truth.npy", "--mask", folder / "mask.npy")
     assert figures["task"] == "ct" and figures["psnr"] > 15
     assert figures["held_out_psnr"] > 13 and "held-out rays" in out and "MCC" in out

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recon3d.config import CtConfig, FieldConfig, OptimizerConfig
-from recon3d.config.ct import RaysConfig
+from recon3d.config.ct import RaysConfig, SteeringConfig
 from recon3d.config.fields import HashGridConfig
 from recon3d.config.scans import PreprocessConfig, VolumeConfig
 from recon3d.data import stacks
@@ -16,8 +16,9 @@ from recon3d.data.scan import load_scan
 from recon3d.errors import UserError
 from recon3d.geometry.scanner import ScanGeometry
 from recon3d.geometry.voxels import VolumeGrid
+from recon3d.heads.projection import poisson_deviance
 from recon3d.metrics.volume import psnr
-from recon3d.tasks import ct_data, new_task, restore_task
+from recon3d.tasks import ct_data, ct_start, new_task, restore_task
 from recon3d.tasks.ct import CtHeader, CtTask
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import Trainer
@@ -191,6 +192,44 @@ def test_a_slice_is_learned(flat, folder):
     assert psnr(torch.nn.functional.avg_pool2d(fine, 2), flat[1]) > 22
 
 
+def test_a_field_begins_as_the_volume_of_total_variation_and_gets_better(flat, folder):
+    made = config(
+        flat,
+        folder,
+        name="steered",
+        steps=60,
+        holdout=0.0,
+        start="tv",
+        tv=2.0,
+        steering=SteeringConfig(edge=0.02),
+        finer=2,
+    )
+    task = new_task(made, CPU, torch.float32)
+    began = task.volume()
+    start = ct_start.by_variation(task.data)
+    inside = task.data.inside
+    torch.testing.assert_close(began[inside], start.volume[inside], atol=2e-4 * task.data.scale, rtol=1e-3)
+    assert float(task.prior.weight) == pytest.approx(2 * start.weight)
+    task, _, run = train(made)
+    assert psnr(task.volume(), flat[1]) > psnr(began, flat[1]) + 0.2
+    restored, _ = restore_task(made, run, CPU, torch.float32)
+    assert torch.equal(restored.volume(), task.eval().volume())
+
+
+def test_the_weight_beside_the_likelihood_is_that_of_its_noise(flat, folder):
+    made = config(flat, folder, start="tv", tv=1.0, loss="auto")
+    data = dataclasses.replace(ct_data.measure(made, ct_data.Parts.of(made), CPU), counts=1e4)
+    task = CtTask(made, CPU, header=CtHeader.of(data))
+    assert task.loss == "poisson"
+    assert CtTask(made, CPU, header=dataclasses.replace(task.header, counts=None)).loss == "l2"
+    y = torch.linspace(0, 4, 1000)
+    share = ct_start.likelihood_share(y)
+    # Errors d = a / sqrt(transmission), a noise of photons, weigh as much in both, in units of it.
+    noise = 1e-3 * torch.exp(0.5 * y)
+    assert float(poisson_deviance(noise, y, 1.0)) == pytest.approx(share * float(noise.square().mean()), rel=0.01)
+    assert ct_start.likelihood_share(torch.full((5,), 3.0)) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("loss", ["l2", "poisson"])
 def test_rays_learn_it_too(flat, folder, loss):
     rays = RaysConfig(batch=256, samples_per_diagonal=64, grid=16, warmup_steps=16, tv_points=256)
@@ -219,6 +258,8 @@ def test_a_resumed_run_is_an_uninterrupted_one(flat, folder):
     rays = RaysConfig(batch=64, samples_per_diagonal=64, grid=16, warmup_steps=4)
     for projector in ("grid", "rays"):
         made = config(flat, folder, name=f"whole-{projector}", projector=projector, rays=rays, steps=20, ensemble=2)
+        if projector == "grid":
+            made = dataclasses.replace(made, start="tv", tv=1.0, steering=SteeringConfig(edge=0.02, update_every=5))
         made = dataclasses.replace(made, optimizer=dataclasses.replace(made.optimizer, decay_steps=100))
         whole, _, _ = train(made)
         parts = dataclasses.replace(made, name=f"parts-{projector}")
@@ -268,11 +309,17 @@ def test_configurations_that_make_no_sense_are_refused(flat, folder):
         ({"holdout": 0.95}, "holdout"),
         ({"ensemble": 0}, "ensemble"),
         ({"chunk": 0}, "chunk"),
+        ({"finer": 0}, "finer"),
+        ({"finer": 2, "projector": "rays"}, "finer"),
+        ({"start": "tv", "projector": "rays"}, "start"),
+        ({"steering": SteeringConfig(edge=0.1), "projector": "rays"}, "steering"),
     ):
         with pytest.raises(UserError, match=told):
             config(flat, folder, **changes)
     with pytest.raises(UserError, match=r"rays\.batch"):
         RaysConfig(batch=0)
+    with pytest.raises(UserError, match=r"steering\.window"):
+        SteeringConfig(window=0.0)
 
 
 def test_an_empty_scan_is_refused(flat, folder):
