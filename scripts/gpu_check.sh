@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one call of under ten minutes and without a network: the GPU tests, the kernels'
-# benchmark and the projector's, image fitting by five models, and, where the Lego scene lies in carry/lego, training for 5, 15 and 60
-# seconds with evaluation, and the parts of a training step.
+# benchmark and the projector's, image fitting by five models, and, where the Lego scene lies in carry/lego, training for
+# 10, 30 and 60 seconds with evaluation (once more with touched rows only, and, where it is installed, by tinycudann), and
+# the parts of a training step: launches and the time between kernels, launched one by one and recorded.
 #
 #   scripts/gpu_check.sh OUT
 #
 # Needs PyTorch and Triton; whatever else is missing is taken from wheels in carry/wheels. OUT gets tests.xml,
-# kernels.json, projection.json, step.json, log.txt, and summary.json: of every part the exit status, the seconds, and the figures it printed.
+# kernels.json, projection.json, step.json, log.txt, curves.png where matplotlib is, and summary.json: of every part the
+# exit status, the seconds, and the figures it printed.
 # A part that fails does not stop the others. The exit status is that of the GPU tests, or 1 where there is no GPU.
 set -uo pipefail
 
@@ -74,22 +76,30 @@ recon3d() {
     part "$name" "$limit" "$python" -m recon3d.cli "$@" --json
 }
 
-part tests 200 "$python" -m pytest -q -m gpu tests -p no:cacheprovider --junitxml="$out/tests.xml"
+part tests 180 "$python" -m pytest -q -m gpu tests -p no:cacheprovider --junitxml="$out/tests.xml"
 tests=$?
 part kernels 100 "$python" scripts/bench_kernels.py --device cuda --seconds 0.3 --json "$out/kernels.json"
-part projection 40 "$python" scripts/bench_projection.py --device cuda --seconds 1 --json "$out/projection.json"
-
-recon3d signals 120 bench spder-image --models siren spder ours sl2a hash_grid --steps 25 100 500 --device cuda \
-    --out "$work/bench"
 
 if [[ -d carry/lego ]]; then
-    for seconds in 5 15 60; do
-        recon3d "train_$seconds" $((seconds + 60)) train nerf --data carry/lego --max-seconds "$seconds" \
-            --out "$work/runs" --name "lego_$seconds" --device cuda
-        recon3d "eval_$seconds" 60 eval "$work/runs/lego_$seconds"
-    done
     part step 60 "$python" scripts/bench_step.py --device cuda --data carry/lego --json "$out/step.json"
+    # lego NAME SECONDS ARGUMENTS...: train for so long, and measure held-out views.
+    lego() {
+        local name=$1 seconds=$2
+        shift 2
+        recon3d "train_$name" $((seconds + 45)) train nerf_lego --data carry/lego --max-seconds "$seconds" \
+            --out "$work/runs" --name "$name" --device cuda "$@"
+        recon3d "eval_$name" 45 eval "$work/runs/$name"
+    }
+    lego 10 10
+    lego 30 30
+    lego touched_10 10 --optimizer.touched-rows
+    if "$python" -c "import tinycudann" 2>/dev/null; then lego tcnn_10 10 --field.backend tcnn; fi
+    lego 60 60
 fi
+
+part projection 40 "$python" scripts/bench_projection.py --device cuda --seconds 1 --json "$out/projection.json"
+recon3d signals 120 bench spder-image --models siren spder ours sl2a hash_grid --steps 25 100 500 --device cuda \
+    --out "$work/bench"
 
 "$python" - "$work" "$out/summary.json" <<'PYTHON'
 import json
@@ -108,5 +118,23 @@ for line in (work / "summary").read_text().splitlines():
         except json.JSONDecodeError as error:
             summary[name]["figures"] = f"not JSON: {error}"
 target.write_text(json.dumps(summary, indent=2) + "\n")
+
+runs = sorted((work / "runs").glob("*/metrics.jsonl"))
+try:
+    import matplotlib
+except ImportError:
+    runs = []
+if runs:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    for run in runs:
+        entries = [json.loads(line) for line in run.read_text().splitlines()]
+        points = [(entry["seconds"], entry["psnr"]) for entry in entries if "psnr" in entry]
+        pyplot.plot(*zip(*points, strict=True), label=run.parent.name)
+    pyplot.xlabel("seconds of training")
+    pyplot.ylabel("PSNR of training rays, dB")
+    pyplot.legend()
+    pyplot.savefig(target.with_name("curves.png"), dpi=150)
 PYTHON
 exit "$tests"

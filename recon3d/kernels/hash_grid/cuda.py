@@ -125,6 +125,8 @@ def _table_gradient(
     low3, step3, f3 = _axis(x_ptr, point, inside, level_ptr, scale, 3, DIM)
     out = (point * levels + level)[:, None] * FEATURES + tl.arange(0, FEATURES)[None, :]
     grad = tl.load(grad_ptr + out, mask=inside[:, None], other=0.0).to(scale.dtype)
+    # Points in the dark, and those that fill up a buffer, add nothing, and would all queue for the same rows.
+    felt = inside & (tl.max((grad != 0).to(tl.int32), axis=1) > 0)
     for corner in tl.static_range(2**DIM):
         element = _element(
             _term(low0, step0, corner & 1),
@@ -137,7 +139,7 @@ def _table_gradient(
         weight = _weight(f0, corner & 1) * _weight(f1, corner >> 1 & 1)
         weight = weight * _weight(f2, corner >> 2 & 1) * _weight(f3, corner >> 3 & 1)
         share = (weight[:, None] * grad).to(grad_table_ptr.dtype.element_ty)
-        tl.atomic_add(grad_table_ptr + element, share, mask=inside[:, None], sem="relaxed")
+        tl.atomic_add(grad_table_ptr + element, share, mask=felt[:, None], sem="relaxed")
 
 
 @triton.jit
