@@ -1,4 +1,4 @@
-"""Draws docs/images/ct-geometry.png from the toolkit's own geometries; needs pip install matplotlib.
+"""Draws docs/images/ct-geometry.png from the toolkit's own geometries.
 
 Every point and arrow is a number of a :class:`recon3d.geometry.scanner.ScanGeometry`, so the figure cannot tell another
 convention than the code.

@@ -32,8 +32,6 @@ from recon3d.training.trainer import Trainer
 
 LOOKS = 24
 """How often a training's volume is compared with the truth, for the figure that says so."""
-ORACLE_STEPS = (-1.0, -0.5, 0.0, 0.5, 1.0)
-"""Decades around the blind weight that the oracle tries, in halves."""
 
 CLASSICAL: dict[str, tuple[str, Any]] = {
     "fbp": ("fbp", FbpConfig()),
@@ -61,18 +59,22 @@ def classical(case: Case, name: str, options: Options) -> dict[str, float]:
 
 
 def tv_oracle(case: Case, blind: float, options: Options) -> dict[str, float]:
-    """The best PSNR of total variation whose weight is picked against the truth, around the blind one."""
+    """The best PSNR of total variation whose weight is picked against the truth: from the blind one on, half a decade
+    at a time, as long as it gets better."""
 
     def make() -> dict[str, float]:
-        tried = {}
-        for step in ORACLE_STEPS:
-            weight = blind * 10**step
-            tried[weight] = case.psnr(_reconstructed(case, "tv", TvConfig(weight=weight), options).volume)
-        best = max(tried, key=lambda weight: tried[weight])
-        return {"psnr": tried[best], "weight": best}
+        def tried(step: int) -> tuple[float, float]:
+            weight = blind * 10 ** (step / 2)
+            return case.psnr(_reconstructed(case, "tv", TvConfig(weight=weight), options).volume), weight
 
-    asked = {"blind": blind, "steps": list(ORACLE_STEPS)}
-    return once(options.out / "ct" / f"{case.name}-tv-oracle.json", asked, make)
+        best = tried(0)
+        for way in (1, -1):
+            step = way
+            while (found := tried(step)) > best:
+                best, step = found, step + way
+        return {"psnr": best[0], "weight": best[1]}
+
+    return once(options.out / "ct" / f"{case.name}-tv-oracle.json", {"blind": blind}, make)
 
 
 def neural(case: Case, preset: str, options: Options) -> dict[str, float]:

@@ -24,6 +24,9 @@ SHARE = 10
 PATIENCE = 3
 """The search ends where the prediction has not become better, by more than a standard error, for this many weights; or
 for a third of the iterations."""
+SURPLUS = 1.25
+"""Mean squared residual, in units of the noise, that counts as the noise: solutions of STEPS steps are not quite
+finished, and voxels do not tell all."""
 BLOCK = 8
 """Pixels a side of what counts as one sample of an error."""
 WEIGHTS = tuple(10 ** (-1.5 - k / 3) for k in range(14))
@@ -124,7 +127,7 @@ def chosen_weight(tried: list[Tried]) -> float:
     """The weight among those near the best prediction whose residual is nearest to the noise."""
     best = min(tried, key=lambda one: one.error)
     near = [one for one in tried if one.error <= best.error + best.uncertain]
-    return min(near, key=lambda one: abs(math.log(max(one.left, 1e-30)))).weight
+    return min(near, key=lambda one: abs(math.log(max(one.left, 1e-30) / SURPLUS))).weight
 
 
 class Held:
