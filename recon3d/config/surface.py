@@ -38,7 +38,7 @@ class SurfaceRenderConfig(RenderConfig):
     weights: Literal["neus", "volsdf"] = "volsdf"
     """volsdf: a density that is the Laplace distribution of the distance (Yariv et al. 2021): carves hollows faster;
     neus: unbiased weights of a logistic distribution around the surface (Wang et al. 2021)."""
-    sharpness: float = 30.0
+    sharpness: float = 60.0
     """Of the rendered surface at the start, per field unit: NeuS's s, one over VolSDF's beta; it is learned."""
     sharpness_rate: float = 1e-2
     """Learning rate of its logarithm."""
@@ -56,10 +56,15 @@ class SurfaceConfig(PhotographsConfig):
 
     loss: Literal["l1", "huber", "mse"] = "l1"
     """Of colours."""
+    fog_steps: int = 1000
+    """Steps that train a radiance field first, whose fused depths are the surface's first guess; at most 0.65 of the
+    run. 0: the first guess is the visual hull, or without silhouettes a sphere."""
     eikonal: float = 0.003
     """Weight of (|gradient| - 1)^2 (Gropp et al. 2020), on the surface that the rays see and anywhere in the box."""
     space_points: int = 1024
     """Points of a step anywhere in the box, where the eikonal term is taken too."""
+    slope_share: float = 0.2
+    """Share of the rays where the eikonal and the curvature term are taken on the surface."""
     curvature: float = 0.0
     """Weight of |Laplacian| on the surface that the rays see (Neuralangelo, equation 6)."""
     curvature_steps: int = 1000
@@ -75,6 +80,8 @@ class SurfaceConfig(PhotographsConfig):
         super().__post_init__()
         for name in ("eikonal", "curvature", "mask"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: give 0 or more")
+        require(self.fog_steps >= 0, f"fog_steps is {self.fog_steps}: give 0 or more")
         require(self.space_points >= 0, f"space_points is {self.space_points}: give 0 or more")
         require(self.curvature_steps >= 1, f"curvature_steps is {self.curvature_steps}: give 1 or more")
+        require(0 <= self.slope_share <= 1, f"slope_share is {self.slope_share}: give 0 to 1")
         require(0 < self.plain_share < 1, f"plain_share is {self.plain_share}: give a number between 0 and 1")

@@ -1,4 +1,4 @@
-"""The surface field: signed distance at a point, colour at a point of the surface seen along a direction."""
+"""The surface field: signed distance at a point, colour at a point seen along a direction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recon3d.config import SurfaceFieldConfig
 from recon3d.fields.encoders import HashGrid, build_encoder, spherical_harmonics
@@ -19,7 +18,7 @@ from recon3d.kernels import HashLayout, hash_encode
 QUIET = 1e-3
 """What is left, at the start, of the weights that make the network's part of the distance."""
 TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
-START_CELLS = 64
+START_CELLS = 128
 """Cells a side of the grid that holds the distance at the start."""
 SMALLEST_DETAIL = 1 / 256
 """What counts as the field's smallest detail where there is no hash grid to tell it."""
@@ -50,7 +49,7 @@ class DistanceGrid(nn.Module):
 
 
 class SurfaceField(nn.Module):
-    """Encoder -> geometry network -> (signed distance, features); features, normal and direction -> RGB.
+    """Encoder -> geometry network -> (signed distance, features); features and direction -> RGB.
 
     Lives on [-1, 1]^3; distances are in field units, negative inside. The distance is that of a first guess plus the
     network's first output, whose weights start small: whatever the encoder and the network, the field starts as a
@@ -61,6 +60,8 @@ class SurfaceField(nn.Module):
     Distances are made in float32, since normals are their small differences; colours in ``precision``.
     """
 
+    gain: Float[Tensor, ""]
+
     def __init__(self, config: SurfaceFieldConfig, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.config, self.precision = config, precision
@@ -68,11 +69,12 @@ class SurfaceField(nn.Module):
         self.degree = config.direction_degree
         self.start = DistanceGrid(START_CELLS)
         self.start_from(lambda x: x.norm(dim=-1) - config.radius)
+        self.register_buffer("gain", torch.tensor(1.0))
         self.encoder = build_encoder(config, 3)
         self.geometry_network = build_network(config, self.encoder.out_dim, config.geometry_features)
         self.geometry_network.damp(0, QUIET)
         self.color_network = MLP(
-            self.degree**2 + 3 + config.geometry_features,
+            self.degree**2 + config.geometry_features,
             3,
             config.color_width,
             config.color_depth,
@@ -83,6 +85,12 @@ class SurfaceField(nn.Module):
     def start_from(self, distance: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]) -> None:
         """Take another signed distance than the sphere's for the first guess."""
         self.start.fill(distance)
+
+    def start_again(self, gain: float) -> None:
+        """Forget what was added to the first guess, but not the features and colours; from now on the network's output
+        counts ``gain`` times."""
+        self.gain.fill_(gain)
+        self.geometry_network.damp(0, QUIET)
 
     # --- coarse to fine ---
 
@@ -136,27 +144,36 @@ class SurfaceField(nn.Module):
         seen = self.encoder(x) if encoded is None else self.encoder.recall(x, encoded)
         h = self.geometry_network(seen) if features is None else self.geometry_network.recall(seen, features)
         h = h.to(x.dtype)
-        return self.start(x) + h[:, 0], h
+        return self.start(x) + self.gain * h[:, 0], h
 
     def distance(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """Signed distance (N,) at ``x``, in field units, negative inside."""
         return self.geometry(x)[0]
 
-    def slope(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
-        """Gradient (N, 3) and Laplacian (N,) of the distance at ``x``; differentiable in the weights.
+    def slope(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Gradient (N, 3) of the distance at ``x``; differentiable in the weights.
 
         Numerically, with e = ``stencil_step`` and the corners k of a tetrahedron (components +-1, whose sum of k k^T is
-        4 I): gradient = sum_k k f(x + e k) / (4 e), Laplacian = (sum_k f(x + e k) - 4 f(x)) / (2 e^2). Analytically,
-        the gradient is autograd's, and the Laplacian is left to the differences of gradients: 0 for a field that is
-        linear between lattice points, so it is made numerically in either case.
+        4 I): sum_k k f(x + e k) / (4 e). Analytically, it is autograd's.
         """
-        e = self.stencil_step
-        corners = e * x.new_tensor(TETRAHEDRON)
-        around = self.distance((x[:, None] + corners).view(-1, 3)).view(-1, 4)
-        laplacian = (around - self.distance(x)[:, None]).sum(dim=1) / (2 * e * e)
         if self.config.normals == "analytic":
-            return self.gradient(x), laplacian
-        return around @ corners / (4 * e * e), laplacian
+            return self.gradient(x)
+        around, corners = self._around(x)
+        return around @ corners / (4 * self.stencil_step**2)
+
+    def laplacian(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Laplacian (N,) of the distance at ``x``; differentiable in the weights.
+
+        Always numerical, (sum_k f(x + e k) - 4 f(x)) / (2 e^2): the field is linear between lattice points, so autograd
+        would give 0.
+        """
+        around, _ = self._around(x)
+        return (around - self.distance(x)[:, None]).sum(dim=1) / (2 * self.stencil_step**2)
+
+    def _around(self, x: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n 4"], Float[Tensor, "4 3"]]:
+        """The distances at the corners of a tetrahedron around each point, and its corners seen from the middle."""
+        corners = self.stencil_step * x.new_tensor(TETRAHEDRON)
+        return self.distance((x[:, None] + corners).view(-1, 3)).view(-1, 4), corners
 
     def gradient(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Gradient (N, 3) of the distance by autograd; differentiable again where gradients are enabled."""
@@ -172,28 +189,23 @@ class SurfaceField(nn.Module):
         features: Float[Tensor, "n f"],
         directions: Float[Tensor, "r 3"],
         ray_index: Int[Tensor, "n"] | None = None,
-        *,
-        normals: Float[Tensor, "r 3"],
         plain: Bool[Tensor, "r"] | None = None,
     ) -> Float[Tensor, "n 3"]:
-        """Colour (N, 3) in [0, 1] of points with ``features`` on a surface with unit ``normals``.
+        """Colour (N, 3) in [0, 1] of points with ``features``.
 
-        ``directions`` are unit viewing directions. Both are one a point or, with ``ray_index``, one a ray. Where
-        ``plain``, the direction is left out: what the network then learns is the mean over directions.
+        ``directions`` are unit viewing directions, one a point or, with ``ray_index``, one a ray. Where ``plain``, the
+        direction is left out: what the network then learns is the mean over directions.
         """
         view = spherical_harmonics(directions, self.degree)
         if plain is not None:
             view = view * ~plain[:, None]
-        side = torch.cat([view, normals], dim=-1)
         if ray_index is not None:
-            side = side[ray_index]
+            view = view[ray_index]
         with products_in(self.precision, features.device):
-            h = self.color_network(torch.cat([side, features], dim=-1))
+            h = self.color_network(torch.cat([view, features], dim=-1))
         return torch.sigmoid(h.float())
 
     def color(self, x: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"] | None = None) -> Float[Tensor, "n 3"]:
         """Colour (N, 3) at ``x`` seen along unit ``directions``; without them, the mean over those it was seen from."""
         plain = torch.ones(len(x), dtype=torch.bool, device=x.device) if directions is None else None
-        normals = F.normalize(self.slope(x)[0], dim=-1)
-        features = self.geometry(x)[1]
-        return self.shade(features, x if directions is None else directions, normals=normals, plain=plain)
+        return self.shade(self.geometry(x)[1], x if directions is None else directions, plain=plain)

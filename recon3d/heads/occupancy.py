@@ -53,6 +53,12 @@ class OccupancyGrid(nn.Module):
         self.occupied.copy_(wider)
         self.occupied_share.copy_(wider.float().mean())
 
+    def forget(self) -> None:
+        """Count every allowed cell as occupied until the next update, whatever was seen in it."""
+        self.density.zero_()
+        self.occupied.copy_(self.allowed)
+        self.occupied_share.copy_(self.occupied.float().mean())
+
     @property
     def step(self) -> float:
         """Marching step in field units."""

@@ -11,6 +11,9 @@ density, so that marching, rounds and compositing are those of :class:`VolumeRen
 - VolSDF (Yariv et al. 2021, equations 2 and 3), with beta = 1 / s: the density is s Psi(-f), Psi the distribution
   function of Laplace's distribution of scale beta.
 
+A run may begin as a fog: then the values are read as -log of a density that is free to be anything, as a radiance
+field's. It finds hollows that a surface would be long in carving, and what it found is the surface's first guess.
+
 The values at the ends of an interval are the means of neighbouring samples, which costs no evaluations; the first and
 the last of a run of samples are extrapolated. A sample without neighbours tells nothing of its slope and weighs
 nothing.
@@ -28,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recon3d.config import SurfaceRenderConfig
+from recon3d.fields.radiance import TruncatedExp
 from recon3d.geometry.cameras import Rays
 from recon3d.heads.volume import Rendering, Seen, VolumeRenderer, half_light
 from recon3d.kernels import composite
@@ -46,32 +50,31 @@ class SurfaceLike(Protocol):
         self, x: Tensor, encoded: Tensor | None = None, features: Tensor | None = None
     ) -> tuple[Tensor, Tensor]: ...
 
-    def slope(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+    def slope(self, x: Tensor) -> Tensor: ...
 
     def shade(
         self,
         features: Tensor,
         directions: Tensor,
         ray_index: Tensor | None = None,
-        *,
-        normals: Tensor,
         plain: Tensor | None = None,
     ) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceRendering(Rendering):
-    """``normal`` is taken where a ray loses half its light; ``gradient`` and ``laplacian`` are the distance's at these
-    H points."""
+    """``hit``: the H rays that meet the surface, none in a fog; ``points``: where they lose half their light. There
+    ``normal`` is taken, in evaluation mode alone."""
 
-    gradient: Float[Tensor, "h 3"]
-    laplacian: Float[Tensor, "h"]
+    hit: Int[Tensor, "h"]
+    points: Float[Tensor, "h 3"]
 
 
 class SurfaceRenderer(VolumeRenderer):
     """Composites the colours of a field of signed distance with weights around its surface; ``sharpness`` is learned.
 
-    Colours are made with one normal a ray, that of the surface it meets: all samples that weigh anything are there.
+    Attributes:
+        fog: whether the field's values are, for now, -log of a density instead of distances.
     """
 
     config: SurfaceRenderConfig
@@ -79,6 +82,13 @@ class SurfaceRenderer(VolumeRenderer):
     def __init__(self, config: SurfaceRenderConfig, allowed: Bool[Tensor, "r r r"] | None = None) -> None:
         super().__init__(config, allowed)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(config.sharpness)))
+        self.fog = False
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.fog)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.fog = bool(state)
 
     @property
     def sharpness(self) -> Float[Tensor, ""]:
@@ -106,19 +116,23 @@ class SurfaceRenderer(VolumeRenderer):
             field.geometry(seen.points, seen.encoded, seen.features) if grad else (seen.values, seen.features)
         )
         sigma = self._densities(distance, seen)
-        depth, _ = half_light(sigma.detach(), seen.t, seen.dt, seen.offsets)
-        hit = (depth > 0).nonzero().squeeze(1)
-        points = rays.origins[hit] + depth[hit, None] * rays.directions[hit]
-        gradient, laplacian = field.slope(points)
-        normal = torch.zeros_like(rays.origins).index_copy(0, hit, F.normalize(gradient, dim=-1))
-        rgb = field.shade(features, rays.directions, seen.ray, normals=normal, plain=plain)
+        half, _ = half_light(sigma.detach(), seen.t, seen.dt, seen.offsets)
+        hit = (half[:0] if self.fog else half).nonzero().squeeze(1)
+        points = rays.origins[hit] + half[hit, None] * rays.directions[hit]
+        normal = None
+        if not self.training:
+            normal = torch.zeros_like(rays.origins).index_copy(0, hit, F.normalize(field.slope(points), dim=-1))
+        rgb = field.shade(features, rays.directions, seen.ray, plain)
         color, depth, opacity = composite(sigma, rgb, seen.t, seen.dt, seen.offsets, self.config.early_stop)
-        return SurfaceRendering(color, depth, opacity, len(seen.t), normal, gradient=gradient, laplacian=laplacian)
+        return SurfaceRendering(color, depth, opacity, len(seen.t), normal, hit=hit, points=points)
 
     @torch.no_grad()
     def update(self, field: SurfaceLike, step: int, generator: torch.Generator) -> None:  # type: ignore[override]
         """Occupied is where the density of a surface that faces the ray would count, anywhere in the cell, but not so
-        deep inside that no light gets there."""
+        deep inside that no light gets there; in a fog, where the density counts."""
+        if self.fog:
+            self.grid.update(lambda x: fog_density(field.geometry(x)[0]), step, generator)
+            return
         cell = math.sqrt(3) / self.config.grid
         deepest = -math.log(self.config.early_stop) / float(self.sharpness) + cell
 
@@ -137,6 +151,8 @@ class SurfaceRenderer(VolumeRenderer):
 
     def _densities(self, values: Float[Tensor, "k"], seen: Seen) -> Float[Tensor, "k"]:
         distance = values
+        if self.fog:
+            return fog_density(distance)
         if self.config.weights == "volsdf":
             return laplace_density(distance, self.sharpness)
         begin, end = interval_ends(distance, seen.t, seen.dt, seen.offsets)
@@ -149,11 +165,18 @@ class SurfaceRenderer(VolumeRenderer):
         values: Float[Tensor, "m"],
         dt: Float[Tensor, "m"],
     ) -> None:
-        if self.config.weights == "volsdf":
+        if self.fog:
+            super()._absorb(optical_depth, ray, fog_density(values), dt)
+        elif self.config.weights == "volsdf":
             super()._absorb(optical_depth, ray, laplace_density(values, self.sharpness), dt)
         else:  # what a ray that came from far away has lost at the deepest of its samples
             lost = -F.logsigmoid(self.sharpness * values)
             optical_depth.scatter_reduce_(0, ray, lost, "amax")
+
+
+def fog_density(values: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
+    """exp(-value): above 1 per field unit where a distance would be inside."""
+    return TruncatedExp.apply(-values)
 
 
 def neus_optical_depth(

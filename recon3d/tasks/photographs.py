@@ -39,6 +39,7 @@ class PhotographsTask(nn.Module):
 
     unit = "rays"
     spent = 0.0
+    phase = ""
     box: Float[Tensor, "4"]
     rays_per_step: Tensor
 
@@ -125,7 +126,7 @@ class PhotographsTask(nn.Module):
         }
         self._adapt_batch(count, int(samples))
         backward(torch.stack(list(terms.values())).sum())
-        return StepResult(whole, scalars)
+        return StepResult(whole, scalars, phase=self.phase)
 
     def prepare_step(self, step: int) -> None:
         """What the host does for a step: its seed, and at times the occupancy grid."""

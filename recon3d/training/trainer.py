@@ -36,6 +36,8 @@ class StepResult:
     """Figures to log."""
     score: float | None = None
     """How good the weights were before this step's update, where the step has measured just that; more is better."""
+    phase: str = ""
+    """What is being trained, where that changes during a run: for the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class Trainer:
         self.device = device
         self.progress = Progress()
         self.best: Best | None = None
+        self.phase = ""
         self.optimizer = Adam(task.parameter_groups(optimizer), betas=optimizer.betas, eps=optimizer.epsilon)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
@@ -187,6 +190,7 @@ class Trainer:
                     scalars[f"{unit}_per_second"] = window_work / spent
                     window_step, window_seconds, window_work = progress.step, progress.seconds, 0.0
                     self._log(writer, scalars)
+                    bar.set_description_str(self.phase, refresh=False)
                     bar.set_postfix_str(_postfix(scalars, unit, progress, config))
                 if progress.step % config.preview_every == 0:
                     self._preview(writer)
@@ -241,6 +245,7 @@ class Trainer:
         """A step that the host watches; its figures."""
         self.optimizer.zero_grad(set_to_none=True)
         result = self.task.training_step(self.progress.step, self._backward)
+        self.phase = result.phase
         scalars = {**result.scalars, "loss": sum(float(term) for term in result.terms.values())}
         if not math.isfinite(scalars["loss"]):
             self._refuse(result.terms)

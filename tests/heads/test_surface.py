@@ -8,13 +8,14 @@ import torch
 from recon3d.config import SurfaceRenderConfig
 from recon3d.geometry.cameras import Rays
 from recon3d.heads.surface import SurfaceRenderer, interval_ends, laplace_density, neus_optical_depth
+from recon3d.heads.volume import VolumeRenderer
 from recon3d.kernels.compositing.reference import composite, transmittance
 
 KINDS = ["neus", "volsdf"]
 
 
 class Plane(torch.nn.Module):
-    """The half space below height ``z``, in the manner of a surface field; the colour is the normal's."""
+    """The half space below height ``z``, in the manner of a surface field, of one colour."""
 
     def __init__(self, z=0.0, tilt=1.0):
         super().__init__()
@@ -27,10 +28,10 @@ class Plane(torch.nn.Module):
         return self.tilt * (x[:, 2] - self.z), x
 
     def slope(self, x):
-        return self.tilt * torch.tensor([0.0, 0.0, 1.0]).expand(len(x), 3), torch.zeros(len(x))
+        return self.tilt * torch.tensor([0.0, 0.0, 1.0]).expand(len(x), 3)
 
-    def shade(self, features, directions, ray_index=None, *, normals, plain=None):
-        return (0.5 + 0.5 * normals)[ray_index]
+    def shade(self, features, directions, ray_index=None, plain=None):
+        return torch.tensor([0.5, 0.5, 1.0]).expand(len(features), 3)
 
 
 class Ball(Plane):
@@ -38,7 +39,7 @@ class Ball(Plane):
         return x.norm(dim=-1) - 0.5 + self.z, x
 
     def slope(self, x):
-        return torch.nn.functional.normalize(x, dim=-1), torch.zeros(len(x))
+        return torch.nn.functional.normalize(x, dim=-1)
 
 
 def renderer(kind, **changes):
@@ -158,7 +159,7 @@ def test_the_gradient_against_finite_differences(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plane_from_above(kind, lean):
     rays = looking_down(lean=lean)
-    rendering = renderer(kind, sharpness=300.0, samples_per_diagonal=2048)(Plane(), rays)
+    rendering = renderer(kind, sharpness=300.0, samples_per_diagonal=2048).eval()(Plane(), rays)
     distance = 2 * math.sqrt(1 + lean**2)
     torch.testing.assert_close(rendering.opacity, torch.ones(16), atol=1e-2, rtol=0)
     torch.testing.assert_close(rendering.depth, torch.full((16,), distance), atol=0.02, rtol=0)
@@ -182,10 +183,10 @@ def test_from_below_a_surface_a_ray_sees_nothing_of_neus_and_all_of_volsdf(kind)
 
 def test_rays_that_meet_nothing_have_no_normal():
     rays = Rays(torch.tensor([[0.9, 0.9, 2.0], [5.0, 0.0, 2.0]]), torch.tensor([[0.0, 0.0, -1.0]] * 2))
-    rendering = renderer("neus")(Ball(), rays)
+    rendering = renderer("neus").eval()(Ball(), rays)
     torch.testing.assert_close(rendering.opacity, torch.zeros(2), atol=1e-4, rtol=0)
     assert (rendering.normal == 0).all()
-    assert len(rendering.gradient) == 0
+    assert len(rendering.points) == len(rendering.hit) == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -218,3 +219,42 @@ def test_only_cells_near_the_surface_are_occupied(kind):
     narrow = head(field, down).depth
     head.grid.occupied.fill_(True)
     torch.testing.assert_close(narrow, head(field, down).depth, atol=1e-3, rtol=0)
+
+
+# --- fog ---
+
+
+def test_a_fog_is_what_a_radiance_field_of_that_density_is():
+    """Values v are densities exp(-v), rendered as the volume renderer does."""
+
+    class Fog(Ball):
+        def geometry(self, x, encoded=None, features=None):
+            return 20 * (x.norm(dim=-1) - 0.5) - 2, x
+
+    class Dense(Fog):
+        def geometry(self, x, encoded=None, features=None):
+            value, features = super().geometry(x)
+            return torch.exp(-value), features
+
+    fog, volume = renderer("volsdf"), VolumeRenderer(SurfaceRenderConfig(grid=32, samples_per_diagonal=512))
+    fog.fog = True
+    fog.config = volume.config
+    rays = looking_down()
+    for train in (True, False):
+        fog.train(train), volume.train(train)
+        seen, expected = fog(Fog(), rays), volume(Dense(), rays)
+        for name in ("color", "depth", "opacity"):
+            torch.testing.assert_close(getattr(seen, name), getattr(expected, name), msg=name)
+        assert seen.normal is None if train else not seen.normal.any()
+        assert len(seen.points) == len(seen.hit) == 0
+    for head, field in ((fog, Fog()), (volume, Dense())):
+        head.update(field, 0, torch.Generator().manual_seed(0))
+    assert torch.equal(fog.grid.occupied, volume.grid.occupied)
+    assert 0 < float(fog.grid.occupied_share) < 1
+
+
+def test_a_checkpoint_knows_whether_it_is_fog():
+    head, copy = renderer("volsdf"), renderer("volsdf")
+    head.fog = True
+    copy.load_state_dict(head.state_dict())
+    assert copy.fog

@@ -9,12 +9,13 @@ import torch
 from geometry.ball import DISTANCE, RADIUS, ball_scene, cameras_around, write_ball_folder
 
 from recon3d.config import HashGridConfig, SurfaceConfig, SurfaceFieldConfig, SurfaceRenderConfig
+from recon3d.errors import UserError
 from recon3d.export.sources import Solid
 from recon3d.geometry.hull import distance_to_cells
 from recon3d.metrics.image import psnr, silhouette_iou
 from recon3d.tasks import new_task
 from recon3d.tasks.photographs import find_space, reference_image
-from recon3d.tasks.surface import EXCESS, SurfaceTask
+from recon3d.tasks.surface import EXCESS, FOG_SHARE, SurfaceTask
 
 CPU = torch.device("cpu")
 STEPS = 120
@@ -24,6 +25,7 @@ CONFIG = SurfaceConfig(
     samples=4096,
     max_rays=512,
     space_points=128,
+    fog_steps=0,
     eikonal=0.1,
     mask=0.1,
     field=SurfaceFieldConfig(
@@ -104,7 +106,7 @@ def test_it_learns_the_normals_and_the_colours(trained):
     task, _ = trained
     points, normal = on_the_ball(task)
     with torch.no_grad():
-        gradient, _ = task.field.slope(points)
+        gradient = task.field.slope(points)
     assert float((torch.nn.functional.normalize(gradient, dim=-1) * normal).sum(-1).mean()) > 0.98
     assert float(gradient.norm(dim=-1).mean()) == pytest.approx(1, abs=0.1)
     color = task.color(points, -normal)
@@ -182,6 +184,72 @@ def test_the_other_choices_train_too(scene, changes):
     assert figures[-1]["color"] < figures[0]["color"]
     assert ("curvature" in figures[0]) == ("curvature" in changes)
     assert ("eikonal" in figures[0], "mask" in figures[0]) == (config.eikonal > 0, config.mask > 0)
+
+
+# --- fog first ---
+
+
+@pytest.fixture(scope="module")
+def condensed(scene):
+    """A run of 20 steps of fog and 20 of surface, its figures, and its state after 16."""
+    task = make(
+        scene, dataclasses.replace(CONFIG, fog_steps=20, head=dataclasses.replace(CONFIG.head, weights="volsdf"))
+    )
+    early = fit(task, 16)
+    state = {name: value.clone() for name, value in task.state_dict().items()}
+    return task, early, state, fit(task, 24, first=16)
+
+
+def test_fog_condenses_to_a_surface(condensed):
+    task, early, _, late = condensed
+    assert "eikonal" not in early[-1]
+    assert "eikonal" in late[-1]
+    with torch.no_grad():
+        assert 0 < float(task.field.gain) < 1
+
+
+def test_the_first_guess_is_where_the_cameras_see_the_fog_end(scene, monkeypatch):
+    """Depths of a smaller ball inside the hull: the distance starts as that ball's."""
+    task, radius = make(scene, dataclasses.replace(CONFIG, fog_steps=1)), 0.7 * RADIUS
+
+    def depth_of_the_ball(cameras, index):
+        rays = cameras.image_rays(index)
+        along = -(rays.origins * rays.directions).sum(-1)
+        inside = radius**2 - rays.origins.square().sum(-1) + along.square()
+        shape = cameras.height, cameras.width
+        return (along - inside.clamp_min(0).sqrt()).view(shape), (inside > 0).float().view(shape)
+
+    monkeypatch.setattr(task, "surface_depth", depth_of_the_ball)
+    task.in_hull = False  # what is seen through is empty
+    task.condense(mature=True)
+    assert task.phase == "surface"
+    for at in (0.8 * radius, radius, 1.2 * radius):
+        error = -task.inside(on_the_ball(task, at)[0]) * task.normalizer.half_size - (at - radius)
+        assert float(error.abs().mean()) < 0.06 * RADIUS, at
+    occupied = task.head.grid.occupied[((on_the_ball(task, radius)[0] + 1) * 16).long().unbind(-1)]
+    assert occupied.all()
+
+
+def test_what_is_still_fog_goes_on_as_it_would_have(scene, condensed):
+    task, _, state, late = condensed
+    copy = SurfaceTask(task.config, CPU)
+    copy.use_training_data(scene)
+    copy.load_state_dict(state)
+    assert copy.phase == "fog"
+    with pytest.raises(UserError, match="still a fog, before there was a surface: go on with recon3d resume"):
+        copy.inside(torch.zeros(1, 3))
+    assert [f["loss"] for f in fit(copy, 6, first=16)] == [f["loss"] for f in late[:6]]
+    assert copy.phase == "surface"
+
+
+def test_a_fog_of_few_steps_leaves_the_first_guess(scene):
+    task = make(scene, dataclasses.replace(CONFIG, fog_steps=1000))
+    points = 2 * torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) - 1
+    guess = task.field.start(points)
+    assert task.training_step(0, torch.Tensor.backward).phase == "fog"
+    task.spent = FOG_SHARE
+    assert task.training_step(1, torch.Tensor.backward).phase == "surface"
+    torch.testing.assert_close(task.field.start(points), guess)
 
 
 # --- what others rely on ---
