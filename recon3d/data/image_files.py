@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float32, Shaped, UInt16
 from PIL import Image
 
-from recon3d.data.images import _DECODE_ERRORS, FORMATS, _has_alpha, _undecodable
+from recon3d.data.images import DECODE_ERRORS, FORMATS, has_alpha, undecodable
 from recon3d.data.signal import Signal
 from recon3d.errors import UserError
 
@@ -157,8 +157,8 @@ def _decode(path: Path) -> _Pixels:
         if head[:2] in (b"P5", b"P6"):
             return _read_ppm(path)
         return _read_with_pillow(path)
-    except _DECODE_ERRORS as error:
-        raise _undecodable(path, error) from error
+    except DECODE_ERRORS as error:
+        raise undecodable(path, error) from error
 
 
 def _read_with_pillow(path: Path) -> _Pixels:
@@ -167,9 +167,9 @@ def _read_with_pillow(path: Path) -> _Pixels:
         if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;16"):
             return _pixels(np.asarray(image)[..., None])
         if image.mode in ("1", "L", "LA", "La"):
-            mode = "LA" if _has_alpha(image) else "L"
+            mode = "LA" if has_alpha(image) else "L"
         else:
-            mode = "RGBA" if _has_alpha(image) else "RGB"
+            mode = "RGBA" if has_alpha(image) else "RGB"
         values = np.asarray(image if image.mode == mode else image.convert(mode))
     return _pixels(values[..., None] if values.ndim == 2 else values)
 

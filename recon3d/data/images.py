@@ -19,7 +19,7 @@ from recon3d.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
 # What Pillow raises on damaged files, by format: it has no exception of its own for them.
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     OSError,
     EOFError,
     SyntaxError,
@@ -44,9 +44,9 @@ def read_header(path: Path) -> ImageHeader:
     """Size and presence of alpha, without decoding. Raises :class:`UserError` if the file is no image."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return ImageHeader(image.width, image.height, _has_alpha(image))
-    except _DECODE_ERRORS as error:
-        raise _undecodable(path, error) from error
+            return ImageHeader(image.width, image.height, has_alpha(image))
+    except DECODE_ERRORS as error:
+        raise undecodable(path, error) from error
 
 
 def read_image(path: Path) -> UInt8[np.ndarray, "h w c"]:
@@ -61,8 +61,8 @@ def read_image(path: Path) -> UInt8[np.ndarray, "h w c"]:
         with Image.open(path, formats=FORMATS) as image:
             image.load()
             return _to_uint8(image)
-    except _DECODE_ERRORS as error:
-        raise _undecodable(path, error) from error
+    except DECODE_ERRORS as error:
+        raise undecodable(path, error) from error
 
 
 def _to_uint8(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
@@ -74,17 +74,17 @@ def _to_uint8(image: Image.Image) -> UInt8[np.ndarray, "h w c"]:
             raise ValueError("integer pixels outside 0..65535; save it as 8 or 16 bits")
         grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=-1)
-    mode = "RGBA" if _has_alpha(image) else "RGB"
+    mode = "RGBA" if has_alpha(image) else "RGB"
     return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
-def _has_alpha(image: Image.Image) -> bool:
+def has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or (
         image.mode in ("P", "L", "RGB", "1") and "transparency" in image.info
     )
 
 
-def _undecodable(path: Path, error: BaseException) -> UserError:
+def undecodable(path: Path, error: BaseException) -> UserError:
     if isinstance(error, UnidentifiedImageError):
         reason = "not an image in a known format (" + ", ".join(FORMATS) + ")"
     else:
