@@ -9,7 +9,8 @@ from geometry.ball import RADIUS, write_ball_folder
 from recon3d.cli import main
 
 SMALL = {
-    "steps": 100,
+    "steps": 280,
+    "fog-steps": 0,
     "samples": 4096,
     "max-rays": 512,
     "space-points": 128,
@@ -26,7 +27,7 @@ SMALL = {
     "field.first-levels": 2,
     "field.level-every": 10,
     "field.width": 16,
-    "field.color-width": 16,
+    "field.color-width": 32,
     "head.grid": 32,
     "head.samples-per-diagonal": 128,
     "head.sharpness-rate": 0.05,
@@ -64,4 +65,4 @@ def test_the_mesh_is_closed_and_in_world_units(run, capsys):
 
 def test_render_and_resume(run, capsys):
     assert figures(capsys, "render", str(run), "--frames", "2", "--size", "16")["frames"] == 2
-    assert figures(capsys, "resume", str(run), "--steps", "102")["steps"] == 102
+    assert figures(capsys, "resume", str(run), "--steps", "282")["steps"] == 282
