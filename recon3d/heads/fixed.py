@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from recon3d.geometry.boxes import intersect_unit_cube
 from recon3d.geometry.cameras import Rays
 from recon3d.heads.volume import GeometryLike, RadianceLike, Rendering, Seen, VolumeRenderer
-from recon3d.kernels import march_within
+from recon3d.kernels import march_rays
 
 MARGIN = 1e-3
 """Optical depth by which more is kept than compositing counts: it sums in another order, and has the last word."""
@@ -55,7 +55,7 @@ def render_within(
     near, far = intersect_unit_cube(rays)
     far = torch.where(wanted, far, near)
     grid = head.grid
-    offsets, ray, t, dt = march_within(
+    offsets, ray, t, dt = march_rays(
         rays.origins, rays.directions, near, far, grid.occupied, jitter, grid.step, head.config.cone, capacity.marched
     )
     seen, ends = _lit(head, field, rays, offsets, ray.long(), t, dt, capacity)

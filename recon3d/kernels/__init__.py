@@ -9,7 +9,7 @@ from recon3d.kernels.adam import adam_rows
 from recon3d.kernels.compositing import composite
 from recon3d.kernels.cosine_series import chebyshev_angle, cosine_series
 from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
-from recon3d.kernels.marching import march_rays, march_within
+from recon3d.kernels.marching import march_rays
 from recon3d.kernels.mlp import relu_mlp, relu_mlp_recall
 from recon3d.kernels.projection import back_project, project
 from recon3d.kernels.segments import lay_segments, take_segments
@@ -27,7 +27,6 @@ __all__ = [
     "hash_recall",
     "lay_segments",
     "march_rays",
-    "march_within",
     "project",
     "relu_mlp",
     "relu_mlp_recall",

@@ -12,6 +12,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from recon3d.kernels.marching.reference import within
 from recon3d.kernels.threads import run_parallel, spans
 
 BLOCK = 8
@@ -142,12 +143,13 @@ def march(
     jitter: Tensor,
     step: float,
     cone: float,
+    capacity: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rays = near.shape[0]
     occupancy = occupancy if occupancy.dtype == torch.bool else occupancy != 0
     offsets = torch.zeros(rays + 1, dtype=torch.int64)
     if rays == 0:
-        return offsets, torch.empty(0, dtype=torch.int32), near.new_empty(0), near.new_empty(0)
+        return within(offsets, torch.empty(0, dtype=torch.int32), near.new_empty(0), near.new_empty(0), capacity)
     inputs = [v.contiguous().numpy() for v in (origins, directions, near, far, occupancy)]
     inputs += [_blocks(occupancy), jitter.contiguous().numpy()]
     kind = near.numpy().dtype.type
@@ -155,4 +157,4 @@ def march(
     parts = spans(rays, CHUNKS_PER_THREAD * torch.get_num_threads())
     pieces = run_parallel(_walk, [(a, b, *inputs, kind(step), kind(cone), counts) for a, b in parts])
     ray_index, t, dt = (torch.from_numpy(np.concatenate(piece)) for piece in zip(*pieces, strict=True))
-    return offsets.cumsum(0), ray_index, t, dt
+    return within(offsets.cumsum(0), ray_index, t, dt, capacity)

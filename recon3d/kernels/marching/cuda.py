@@ -145,34 +145,7 @@ def march(
     jitter: Tensor,
     step: float,
     cone: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _march(origins, directions, near, far, occupancy, jitter, step, cone, None)
-
-
-def march_within(
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
-    occupancy: Tensor,
-    jitter: Tensor,
-    step: float,
-    cone: float,
-    capacity: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _march(origins, directions, near, far, occupancy, jitter, step, cone, capacity)
-
-
-def _march(
-    origins: Tensor,
-    directions: Tensor,
-    near: Tensor,
-    far: Tensor,
-    occupancy: Tensor,
-    jitter: Tensor,
-    step: float,
-    cone: float,
-    capacity: int | None,
+    capacity: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """In buffers of ``capacity``, or as large as the samples need, which the host then waits for."""
     rays, cells = near.shape[0], occupancy.shape[0]

@@ -44,6 +44,7 @@ def march(
     jitter: Tensor,
     step: float,
     cone: float,
+    capacity: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See :func:`recon3d.kernels.march_rays`. Tests every sample of every ray against the grid."""
     resolution = occupancy.shape[0]
@@ -60,13 +61,15 @@ def march(
     t = t[ray, sample]
     offsets = torch.zeros(n + 1, dtype=torch.int64, device=origins.device)
     offsets[1:] = keep.sum(dim=1).cumsum(0)
-    return offsets, ray.to(torch.int32), t, torch.clamp(cone * t, min=step)
+    return within(offsets, ray.to(torch.int32), t, torch.clamp(cone * t, min=step), capacity)
 
 
 def within(
-    offsets: Tensor, ray_index: Tensor, t: Tensor, dt: Tensor, capacity: int
+    offsets: Tensor, ray_index: Tensor, t: Tensor, dt: Tensor, capacity: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What :func:`march` gives in buffers of ``capacity`` samples: what does not fit is left out, what is left is 0."""
+    """Samples in buffers of ``capacity``, where one is given: what does not fit is left out, what is left is 0."""
+    if capacity is None:
+        return offsets, ray_index, t, dt
 
     def fitted(values: Tensor) -> Tensor:
         out = values.new_zeros(capacity)
