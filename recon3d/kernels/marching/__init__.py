@@ -25,7 +25,7 @@ def _march(
 
 
 @_march.register_fake
-def _(origins, directions, near, far, occupancy, jitter, step, cone, capacity):
+def _(origins, directions, near, far, occupancy, jitter, step, cone, capacity=None):
     samples = torch.library.get_ctx().new_dynamic_size() if capacity is None else capacity
     return (
         near.new_empty(near.shape[0] + 1, dtype=torch.int64),
