@@ -20,6 +20,15 @@ def denormals():
     torch.set_flush_denormal(False)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For trainings whose figures are to be those of any machine: sums depend on how many threads share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data beside the repository; tests that need it are skipped where it is absent."""

@@ -13,13 +13,7 @@ from together import MADE, STEPS, train, trainer_of, two_processes
 
 from recon3d.training import checkpoints
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import csv
 import json
 
 import pytest
-import torch
 from tasks.pictures import write_image
 
 from recon3d import cli
@@ -12,13 +11,7 @@ from recon3d.commands import jobs
 
 from .signals import SMALL, call, told
 
-
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch):
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(jobs, "_stopped", False)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("as_before")
 
 
 @pytest.fixture

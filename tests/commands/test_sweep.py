@@ -7,7 +7,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import torch
 import yaml
 from tasks.pictures import write_image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -22,6 +21,8 @@ from recon3d.errors import UserError
 
 from .signals import call, told
 
+pytestmark = pytest.mark.usefixtures("as_before")
+
 SMALL = {
     "steps": 3,
     "threads": 1,
@@ -30,14 +31,6 @@ SMALL = {
     "field": {"network": "siren", "width": 16},
     "field.depth": 1,
 }
-
-
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch):
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(jobs, "_stopped", False)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

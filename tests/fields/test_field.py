@@ -173,14 +173,6 @@ FLOORS = {
 """Two decibels under what each reaches, a little more where seeds differ."""
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def crop():
     """32 x 32 pixels of a photograph's face and camera (N, 1) in [-1, 1], and their centres (N, 2)."""
@@ -191,8 +183,9 @@ def crop():
     return torch.cartesian_prod(side, side), image.reshape(-1, 1)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("network", list(NETWORKS))
-def test_learns_a_small_image(network, crop, one_thread):
+def test_learns_a_small_image(network, crop):
     """The best PSNR in 100 steps of Adam on all pixels at the published rate."""
     encoder = {"fusion": "chebyshev", "relu": "frequency"}.get(network, "identity")
     config = FieldConfig(encoder=(encoder,), network=network, width=64, depth=2).resolved()

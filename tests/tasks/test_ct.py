@@ -25,17 +25,11 @@ from recon3d.training.trainer import Trainer
 
 from .scans import cone_scan, slice_scan
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 FIELD = FieldConfig(width=16, depth=1, hash_grid=HashGridConfig(levels=4, log2_size=12, coarsest=4, finest=32))
 QUICK = OptimizerConfig(learning_rate=2e-2, warmup_steps=5)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

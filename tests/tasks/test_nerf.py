@@ -27,6 +27,8 @@ from recon3d.tasks.photographs import (
 from recon3d.training.checkpoints import save
 from recon3d.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 VIEWS = 40
 CONFIG = NerfConfig(
@@ -39,14 +41,6 @@ CONFIG = NerfConfig(
     ),
     head=RenderConfig(grid=32, samples_per_diagonal=96, update_every=8, warmup_steps=32),
 ).resolved()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from recon3d.training.trainer import Trainer
 
 from .shapes import CENTER, box, write_ball, write_points
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 pytest.importorskip("open3d", reason="open3d is not here")
 
 CPU = torch.device("cpu")
@@ -53,14 +55,6 @@ FIELDS = {
 POOL = SampleConfig(pool=2**14, passes=4)
 QUICK = OptimizerConfig(learning_rate=1e-2, warmup_steps=5)
 SUPERVISIONS = ("occupancy", "sdf", "oriented_points", "points")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

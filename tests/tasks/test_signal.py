@@ -23,6 +23,8 @@ from recon3d.training.trainer import Trainer
 
 from .pictures import write_film, write_image, write_sound
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 FIELDS = {
     "siren": FieldConfig(encoder=("identity",), network="siren", width=16, depth=2),
@@ -40,14 +42,6 @@ HASH = FieldConfig(
     hash_grid=HashGridConfig(levels=4, log2_size=10, coarsest=4, finest=16),
 )
 QUICK = dataclasses.replace(PLAIN_ADAM, learning_rate=1e-3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from recon3d.tasks import new_task
 from recon3d.tasks.photographs import find_space, reference_image
 from recon3d.tasks.surface import EXCESS, FOG_SHARE, SurfaceTask
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 STEPS = 120
 CONFIG = SurfaceConfig(
@@ -39,14 +41,6 @@ CONFIG = SurfaceConfig(
         weights="neus", grid=32, samples_per_diagonal=128, update_every=8, warmup_steps=32, sharpness_rate=0.05
     ),
 ).resolved()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

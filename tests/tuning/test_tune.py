@@ -20,16 +20,10 @@ from recon3d.tuning.tune import tune
 
 from .pictures import SIREN, banded, image_config, stripes
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 QUICK = TuneOptions(draws=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def siren_values(omega, grid, width=64):
