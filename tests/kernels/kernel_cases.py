@@ -47,9 +47,18 @@ else:
     IMPLEMENTATIONS = [pytest.param(NUMBA, id="numba"), pytest.param(TRITON, id="triton", marks=gpu)]
 
 
+OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+
+
 def move(values: tuple, device: str) -> list:
     """The tensors among ``values`` on ``device``, the rest as it is."""
     return [v.to(device) if isinstance(v, Tensor) else v for v in values]
+
+
+def relative_error(value: Tensor, truth: Tensor) -> float:
+    """Largest error, in units of the largest value."""
+    assert value.shape == truth.shape
+    return float((value - truth).abs().max() / truth.abs().max().clamp_min(1e-9)) if truth.numel() else 0.0
 
 
 # Hash grid: dimension, features.
@@ -138,20 +147,6 @@ PACKS = {
 }
 
 
-def sine_arguments(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Arguments about zero, at it, of everyday size and up to 1000, and an incoming gradient of size one."""
-    generator = torch.Generator().manual_seed(0)
-    uniform = torch.rand(3, 700, generator=generator, dtype=dtype) * 2 - 1
-    tiny = torch.tensor([0.0, -0.0, 1e-13, -1e-13, 1e-9, -1e-9, 1e-4, -1e-4], dtype=dtype)
-    x = torch.cat([uniform[0], uniform[1] * 20, uniform[2] * 1000, tiny])
-    grad = torch.where(torch.arange(len(x)) % 2 == 0, 1.0, -1.0).to(dtype)
-    return x, grad
-
-
-# Cosine series: rows, inputs, width, terms.
-COSINE_SHAPES = [(0, 2, 3, 5), (1, 1, 1, 1), (70, 1, 4, 32), (130, 3, 8, 33), (65, 2, 70, 129)]
-
-
 def cosine_inputs(rows: int, dim: int, width: int, terms: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Angles from 0 to pi with both ends, weights of them, coefficients, and an incoming gradient."""
     generator = torch.Generator().manual_seed(rows + terms)
@@ -161,24 +156,6 @@ def cosine_inputs(rows: int, dim: int, width: int, terms: int, dtype: torch.dtyp
     coefficients = torch.randn(dim, width, terms, generator=generator, dtype=dtype) / terms
     grad = torch.randn(rows, width, generator=generator, dtype=dtype)
     return theta, weight, coefficients, grad
-
-
-# Small network: inputs, hidden widths, outputs. The last two are shapes that the fused kernel leaves to plain torch.
-MLP_SHAPES = [(32, 64, 16), (31, 64, 64, 3), (5, 16, 1), (17, 32, 32, 32, 20), (40, 128, 128, 3), (8, 24, 4), (6, 3)]
-
-
-def mlp_inputs(sizes: tuple[int, ...], rows: int, whole: bool = False) -> tuple[Tensor, list[Tensor], Tensor]:
-    """Inputs, weights and an incoming gradient of a network; ``whole``: whole numbers, few enough to stay small."""
-    generator = torch.Generator().manual_seed(sum(sizes))
-
-    def draw(*shape: int, fan_in: int = 1) -> Tensor:
-        if not whole:
-            return torch.randn(shape, generator=generator) * (2 / fan_in) ** 0.5
-        values = torch.randint(-2, 3, shape, generator=generator).float()
-        return values * (torch.rand(shape, generator=generator) < 4 / fan_in)
-
-    weights = [draw(b, a, fan_in=a) for a, b in zip(sizes[:-1], sizes[1:])]
-    return draw(rows, sizes[0]), weights, draw(rows, sizes[-1])
 
 
 def scans() -> dict[str, tuple[ScanGeometry, VolumeGrid]]:

@@ -7,21 +7,11 @@ import threading
 
 import pytest
 import torch
-from kernel_cases import DEVICES, cosine_inputs
+from kernel_cases import DEVICES, OPCHECKS, cosine_inputs, relative_error
 from torch.testing import assert_close
 
 from recon3d.kernels import chebyshev_angle, cosine_series
 from recon3d.kernels.cosine_series import blocked, cpu, reference
-
-OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-
-
-def relative_error(value, truth):
-    """Largest error, in units of the largest value."""
-    if truth.numel() == 0:
-        assert value.shape == truth.shape
-        return 0.0
-    return float((value - truth).abs().max() / truth.abs().max().clamp_min(1e-9))
 
 
 @pytest.mark.parametrize("order", [0, 1, 2, 3])

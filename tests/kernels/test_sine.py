@@ -6,12 +6,11 @@ import threading
 
 import pytest
 import torch
+from kernel_cases import OPCHECKS
 from torch.testing import assert_close
 
 from recon3d.kernels import damped_sine
 from recon3d.kernels.sine import DAMPINGS, cpu, reference
-
-OPCHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
 def arguments(count=40, reach=6.0):
