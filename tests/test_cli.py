@@ -142,6 +142,7 @@ def test_a_folder_that_is_no_run(capsys, tmp_path, command):
         (["data", "cube"], ["data", "toy"]),
         (["data", "toy", "--out", "x", "--size", "1"], ["size is 1"]),
         (["render", "x", "--frames", "0"], ["frames is 0"]),
+        (["train", "nerf"], ["name the data", "recon3d train nerf DATA"]),
     ],
 )
 def test_what_cannot_be(capsys, tmp_path, monkeypatch, args, parts):
@@ -152,7 +153,7 @@ def test_what_cannot_be(capsys, tmp_path, monkeypatch, args, parts):
 
 @pytest.mark.parametrize(
     "args",
-    [["eval"], ["train", "nerf"], ["train", "nerf", "--data", "x", "--stepz", "3"], ["eval", "x", "--split", "y"]],
+    [["eval"], ["train", "nerf", "--data", "x", "--stepz", "3"], ["eval", "x", "--split", "y"]],
 )
 def test_options_that_are_none_leave_with_two(capsys, args):
     with pytest.raises(SystemExit) as caught:

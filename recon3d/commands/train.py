@@ -54,14 +54,14 @@ def parse(args: list[str]) -> tuple[str, RunConfig]:
 
     preset = load_preset(args[0])
     given = {arg.split("=")[0].replace("_", "-") for arg in args[1:]}
+    if not {"--data", "-h", "--help"} & given and "data" not in preset.values:
+        raise UserError(f"train: name the data: recon3d train {args[0]} DATA [options]")
     default = preset.config(_device(args[1:]), data=Path())
-    # A budget given on the command line stands in for the preset's, be it in steps or in seconds.
+    # A budget given on the command line, be it in steps or in seconds, stands in for the preset's.
     if "--max-seconds" in given and "--steps" not in given:
-        object.__setattr__(default, "steps", None)
+        default = dataclasses.replace(default, steps=None, max_seconds=default.max_seconds or 1.0)
     if "--steps" in given and "--max-seconds" not in given:
-        object.__setattr__(default, "max_seconds", None)
-    if "data" not in preset.values:
-        object.__setattr__(default, "data", tyro.MISSING)
+        default = dataclasses.replace(default, steps=default.steps or 1, max_seconds=None)
     config = tyro.cli(type(default), default=default, args=args[1:], prog=f"recon3d train {args[0]}")
     return preset.name, config
 
