@@ -23,11 +23,12 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from recon3d.kernels import HashLayout
+from recon3d.kernels import HashLayout, spherical_harmonics
 from recon3d.kernels.compositing import reference as compositing_reference
 from recon3d.kernels.hash_grid import reference as hash_reference
 from recon3d.kernels.marching import reference as marching_reference
 from recon3d.kernels.mlp import reference as mlp_reference
+from recon3d.kernels.spherical_harmonics import reference as harmonics_reference
 
 GRID = 128
 STEP = 3**0.5 / 1024 * 2
@@ -196,6 +197,31 @@ def adam_cases(device: torch.device, rows: int) -> Iterator[Case]:
         )
 
 
+def harmonics_cases(device: torch.device, rows: int) -> Iterator[Case]:
+    """The directions of rays; the reference is also what the CPU has."""
+    directions = torch.nn.functional.normalize(torch.randn(rows, 3, device=device), dim=1)
+    grad = torch.randn(rows, 16, device=device)
+    leaf = directions.clone().requires_grad_()
+    known = spherical_harmonics(leaf, 4)
+    shape = f"{rows} directions, 16 functions"
+    yield Case(
+        "harmonics",
+        shape,
+        rows,
+        size(directions, grad),
+        lambda: spherical_harmonics(directions, 4),
+        lambda: harmonics_reference.values(directions, 4),
+    )
+    yield Case(
+        "harmonics backward",
+        shape,
+        rows,
+        size(directions, directions, grad),
+        lambda: torch.autograd.grad(known, leaf, grad, retain_graph=True),
+        lambda: harmonics_reference.backward(grad, directions, 4),
+    )
+
+
 def march_case(device: torch.device, rays: int) -> Case:
     """Rays from a sphere of radius 3 through a grid of which a shell is occupied."""
     marching = implementation("marching", device)
@@ -270,6 +296,7 @@ def main() -> None:
         yield from hash_cases(device, points)
         yield from mlp_cases(device, points)
         yield from adam_cases(device, 6_000_000 if device.type == "cuda" else 1_000_000)
+        yield from harmonics_cases(device, points)
         yield march_case(device, 50_000)
         yield from composite_cases(device, 2**18)
 

@@ -24,7 +24,14 @@ from recon3d.config.fields import (
 from recon3d.errors import require
 from recon3d.fields.base import Encoder
 from recon3d.fields.precision import products_as_they_are
-from recon3d.kernels import HashLayout, chebyshev_angle, cosine_series, hash_encode, hash_recall
+from recon3d.kernels import (
+    HashLayout,
+    chebyshev_angle,
+    cosine_series,
+    hash_encode,
+    hash_recall,
+    spherical_harmonics,
+)
 
 
 class Identity(Encoder):
@@ -203,30 +210,3 @@ def build_encoder(config: FieldConfig, dim: int) -> Encoder:
     for name in config.encoder:
         links.append(ENCODERS[name](links[-1].out_dim if links else dim, config))
     return links[0] if len(links) == 1 else Chain(links)
-
-
-def spherical_harmonics(directions: Float[Tensor, "n 3"], degree: int) -> Float[Tensor, "n k"]:
-    """Real spherical harmonics of unit ``directions`` (N, 3) below ``degree`` (1 to 4): (N, degree^2)."""
-    x, y, z = directions.unbind(-1)
-    basis = [torch.full_like(x, 0.28209479177387814)]
-    if degree > 1:
-        basis += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-    if degree > 2:
-        basis += [
-            1.0925484305920792 * x * y,
-            -1.0925484305920792 * y * z,
-            0.31539156525252005 * (3 * z * z - 1),
-            -1.0925484305920792 * x * z,
-            0.5462742152960396 * (x * x - y * y),
-        ]
-    if degree > 3:
-        basis += [
-            0.5900435899266435 * y * (y * y - 3 * x * x),
-            2.890611442640554 * x * y * z,
-            0.4570457994644658 * y * (1 - 5 * z * z),
-            0.3731763325901154 * z * (5 * z * z - 3),
-            0.4570457994644658 * x * (1 - 5 * z * z),
-            1.445305721320277 * z * (x * x - y * y),
-            0.5900435899266435 * x * (3 * y * y - x * x),
-        ]
-    return torch.stack(basis, dim=-1)

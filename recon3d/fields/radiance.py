@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from recon3d.config import RadianceFieldConfig
-from recon3d.fields.encoders import build_encoder, spherical_harmonics
+from recon3d.fields.encoders import build_encoder
 from recon3d.fields.networks import build_network
 from recon3d.fields.precision import products_in
 from recon3d.fields.tcnn import small_network
+from recon3d.kernels import spherical_harmonics
 
 
 class TruncatedExp(torch.autograd.Function):

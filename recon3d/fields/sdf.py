@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from recon3d.config import SurfaceFieldConfig
-from recon3d.fields.encoders import HashGrid, build_encoder, spherical_harmonics
+from recon3d.fields.encoders import HashGrid, build_encoder
 from recon3d.fields.networks import MLP, build_network
 from recon3d.fields.precision import products_in
-from recon3d.kernels import HashLayout, hash_encode
+from recon3d.kernels import HashLayout, hash_encode, spherical_harmonics
 
 QUIET = 1e-3
 """What is left, at the start, of the weights that make the network's part of the distance."""

@@ -14,6 +14,7 @@ from recon3d.kernels.mlp import relu_mlp, relu_mlp_recall
 from recon3d.kernels.projection import back_project, project
 from recon3d.kernels.segments import lay_segments, take_segments
 from recon3d.kernels.sine import damped_sine
+from recon3d.kernels.spherical_harmonics import spherical_harmonics
 
 __all__ = [
     "HashLayout",
@@ -30,5 +31,6 @@ __all__ = [
     "project",
     "relu_mlp",
     "relu_mlp_recall",
+    "spherical_harmonics",
     "take_segments",
 ]

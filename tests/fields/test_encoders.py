@@ -27,8 +27,8 @@ from recon3d.fields.encoders import (
     Identity,
     SphericalHarmonics,
     build_encoder,
-    spherical_harmonics,
 )
+from recon3d.kernels import spherical_harmonics
 
 SMALL_GRID = HashGridConfig(levels=4, features=2, log2_size=10, coarsest=4, finest=32)
 

@@ -147,6 +147,15 @@ PACKS = {
 }
 
 
+def directions(rows: int, degree: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Unit vectors, among them the axes, and an incoming gradient of their spherical harmonics."""
+    generator = torch.Generator().manual_seed(degree)
+    vectors = torch.randn(rows, 3, generator=generator, dtype=torch.float64)
+    vectors[:3] = torch.eye(3, dtype=torch.float64)[:rows]
+    grad = torch.randn(rows, degree**2, generator=generator, dtype=torch.float64)
+    return torch.nn.functional.normalize(vectors, dim=1).to(dtype), grad.to(dtype)
+
+
 def cosine_inputs(rows: int, dim: int, width: int, terms: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Angles from 0 to pi with both ends, weights of them, coefficients, and an incoming gradient."""
     generator = torch.Generator().manual_seed(rows + terms)

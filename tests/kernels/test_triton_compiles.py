@@ -115,6 +115,17 @@ def test_cosine_series_compiles(compiled, order):
     assert all("mma" in ptx for _, ptx in compiled)
 
 
+@pytest.mark.parametrize(("degree", "dtype"), [(4, torch.float32), (2, torch.float16), (3, torch.float64)])
+def test_spherical_harmonics_compiles(compiled, degree, dtype):
+    cuda = importlib.import_module("recon3d.kernels.spherical_harmonics.cuda")
+    directions = torch.rand(300, 3, dtype=dtype)
+    cuda.backward(cuda.values(directions, degree), directions, degree)
+    assert [name for name, _ in compiled] == ["_values", "_slopes"]
+    if degree == 4:
+        # The sixteen numbers of a row are four stores.
+        assert "st.global.v4.b32" in compiled[0][1]
+
+
 @pytest.mark.parametrize("scan", ["parallel", "arc", "cone", "cylinder"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_projection_compiles(compiled, scan, dtype):
