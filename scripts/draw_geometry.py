@@ -113,7 +113,7 @@ def cone(axes: Axes3D) -> None:
     for axis, name in zip(np.eye(3), "xyz"):
         axes.quiver(0, 0, 0, *(axis * (58 if name == "z" else 45)), color=GREY, arrow_length_ratio=0.1, linewidth=1)
         axes.text(*(axis * (64 if name == "z" else 50)), name, color=GREY)
-    axes.text(3, 3, 52, "axis of rotation", color=GREY, fontsize=9)
+    axes.text(0, -3, 56, "axis of rotation", color=GREY, fontsize=9, ha="right")
     half = 17
     box = np.array(list(itertools.product((-half, half), repeat=3)))
     for a, b in itertools.combinations(box, 2):
@@ -137,15 +137,16 @@ def cone(axes: Axes3D) -> None:
     axes.scatter(*source, color=RED, marker="*", s=140)
     axes.text(*(source + np.array([0, 0, 7])), "source", color=RED)
     axes.scatter(*detector, color=BLUE, s=18)
-    axes.text(*(detector - 1.3 * v - 2.2 * u), "detector (its centre)", color=BLUE, fontsize=9)
+    axes.text(*at(COLUMNS - 0.5, ROWS + 0.4), "detector: its centre, u and v", color=BLUE, fontsize=9, ha="center")
     for vector, name in ((u, "u: to the next column"), (v, "v: to the next row")):
         axes.quiver(*detector, *(2 * vector), color="black", arrow_length_ratio=0.3, linewidth=2)
-        axes.text(*(detector + 2.3 * vector), name, fontsize=9)
-    axes.text(*at(-0.5, -1.6), "column 0, row 0", color=BLUE, fontsize=9, ha="center")
+        axes.text(*(detector + 2.5 * vector), name, fontsize=9, va="center")
+    axes.scatter(*at(0, 0), color=BLUE, s=18)
+    axes.text(*at(-1, 0), "column 0, row 0", color=BLUE, fontsize=9, ha="right", va="center")
     axes.set_box_aspect((1, 1, 0.62), zoom=1.45)
     reach = 82
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-0.62 * reach, 0.62 * reach))
-    axes.view_init(elev=22, azim=-8)
+    axes.view_init(elev=22, azim=-38)
     axes.set_axis_off()
 
 
