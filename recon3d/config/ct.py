@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from recon3d.config.fields import FieldConfig
-from recon3d.config.runs import OptimizerConfig, RunConfig
+from recon3d.config.runs import OptimizerConfig, Precision, RunConfig
 from recon3d.config.scans import PreprocessConfig, VolumeConfig
 from recon3d.errors import require
 
@@ -122,7 +122,7 @@ class CtConfig(ScanSource, RunConfig):
     ensemble: int = 1
     """Fields trained side by side from different initial weights: their mean is the volume, their spread its
     uncertainty."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     steering: SteeringConfig = SteeringConfig()
     rays: RaysConfig = RaysConfig()
     field: FieldConfig = FieldConfig()

@@ -45,6 +45,7 @@ class OptimizerConfig:
 
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class RunConfig:
     threads: int | None = None
     """CPU threads (default: one per physical core)."""
     seed: int = 0
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the networks' products; auto: float16 on CUDA, bfloat16 on CPUs that have it, else float32."""
+    precision: Precision = "auto"
+    """Type of the networks' products; auto: float16 on CUDA, bfloat16 on CPUs that have it, else float32. tf32: float32
+    rounded to 11 bits where the device has that (NVIDIA GPUs since Ampere), else float32."""
 
     def __post_init__(self) -> None:
         require(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from recon3d.config.fields import FieldConfig
-from recon3d.config.runs import OptimizerConfig, RunConfig
+from recon3d.config.runs import OptimizerConfig, Precision, RunConfig
 from recon3d.errors import require
 
 Supervision = Literal["occupancy", "sdf", "oriented_points", "points"]
@@ -106,7 +106,7 @@ class ShapeConfig(RunConfig):
     chunk: int | None = None
     """Points of one forward and backward pass; a step adds up the gradients of its chunks, exactly (default: the
     fastest, found by a short probe)."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     """Type of the networks' products; distances need float32."""
     samples: SampleConfig = SampleConfig()
     implicit: ImplicitConfig = ImplicitConfig()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from recon3d.config.fields import FieldConfig
-from recon3d.config.runs import OptimizerConfig, RunConfig
+from recon3d.config.runs import OptimizerConfig, Precision, RunConfig
 from recon3d.errors import require
 
 S = TypeVar("S", bound="SignalConfig")
@@ -30,7 +30,7 @@ class SignalConfig(RunConfig):
     fastest, found by a short probe)."""
     holdout: float = 0.0
     """Share of the measured points that is not trained on but chooses the best state (denoising: stop early)."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    precision: Precision = "float32"
     """Type of the networks' products; above 40 dB less than float32 is seen."""
     field: FieldConfig = FieldConfig(encoder=("identity",), network="spder")
     optimizer: OptimizerConfig = PLAIN_ADAM

@@ -6,7 +6,8 @@ Periodic activations owe their success to the initial weights as much as to the 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recon3d.config.fields import Damping
+from recon3d.fields.precision import products_as_they_are
 from recon3d.kernels import damped_sine
 
 Place = Literal["first", "hidden", "last"]
@@ -23,10 +25,11 @@ Place = Literal["first", "hidden", "last"]
 class Activation(nn.Module):
     """Base of the activations.
 
-    ``exact``: the function magnifies errors of z, which must then not be made in less than float32.
+    ``exact``: the places of layers that are not made in less than float32, whatever the precision of the products
+    around them. Where the function magnifies errors of z, that is all of them.
     """
 
-    exact = True
+    exact: tuple[Place, ...] = ("first", "hidden", "last")
 
     def forward(self, z: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
         raise NotImplementedError
@@ -34,6 +37,10 @@ class Activation(nn.Module):
     def after(self, layer: nn.Linear, x: Float[Tensor, "n v"]) -> Float[Tensor, "n w"]:
         """The activation of ``layer(x)``; overridden where the two together cost less."""
         return self(layer(x))
+
+    def products(self, place: Place, device: torch.device) -> AbstractContextManager[Any]:
+        """Inside, a layer at ``place`` is made as ``exact`` says."""
+        return products_as_they_are(device) if place in self.exact else nullcontext()
 
     def initialise(self, layer: nn.Linear, place: Place) -> None:
         """Initial weights and biases of a network's ``layer`` at ``place``."""
@@ -43,7 +50,7 @@ class Activation(nn.Module):
 class Relu(Activation):
     """max(0, z); Kaiming-uniform weights, biases 0."""
 
-    exact = False
+    exact = ()
 
     def forward(self, z: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
         return torch.relu(z)
@@ -57,8 +64,11 @@ class Relu(Activation):
 class DampedSine(Activation):
     """sin(omega z) d(omega z): SIREN's without damping (Sitzmann et al. 2020), SPDER's with (equation 3).
 
-    The damping sees the multiplied argument: the reading of SPDER's text that reproduces its figures.
+    The damping sees the multiplied argument: the reading of SPDER's text that reproduces its figures. Arguments of
+    hidden layers are of size 1, and may be rounded; those of the first are coordinates times omega.
     """
+
+    exact = ("first", "last")
 
     def __init__(self, omega: float, damping: Damping = "none", gain: float = 1.0) -> None:
         super().__init__()

@@ -19,9 +19,8 @@ from recon3d.fields.base import Network
 from recon3d.fields.fusion import Fusion
 from recon3d.fields.incode import Incode
 from recon3d.fields.mfn import MultiplicativeFilterNetwork
-from recon3d.fields.precision import products_as_they_are
 from recon3d.fields.wire import Wire
-from recon3d.kernels import relu_mlp, relu_mlp_recall
+from recon3d.kernels import relu_mlp, relu_mlp_recall, sine_mlp
 
 
 class MLP(Network):
@@ -29,7 +28,7 @@ class MLP(Network):
 
     ``first`` is the first hidden layer's activation, where it differs. ``skip`` names the hidden layer (from 0) whose
     input is joined by the network's input again (NeRF: 4 of 8). ReLU without ``bias`` is the form of the small networks
-    behind a hash grid, which run as one operation.
+    behind a hash grid, which run as one operation; so do damped sines with it on a CPU.
     """
 
     def __init__(
@@ -55,8 +54,10 @@ class MLP(Network):
             activation.initialise(layer, "hidden")
         activation.initialise(layers[-1], "last")
         self.layers, self.activations = nn.ModuleList(layers), nn.ModuleList(activations)
-        self.exact = any(activation.exact for activation in activations)
         self.fused = not bias and skip is None and all(isinstance(activation, Relu) for activation in activations)
+        sines = [activation for activation in activations if isinstance(activation, DampedSine)]
+        alike = len(sines) == depth and len({activation.damping for activation in sines}) == 1
+        self.sines = sines if alike and bias and skip is None else None
 
     def _last_layer(self) -> nn.Module:
         return self.layers[-1]
@@ -65,24 +66,27 @@ class MLP(Network):
         if self.fused:
             compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
             return relu_mlp(x, list(self.layers.parameters()), compute)
-        if self.exact:
-            with products_as_they_are(x.device):
-                return self._layer_by_layer(x.to(next(self.layers.parameters()).dtype))
-        return self._layer_by_layer(x)
+        h = x
+        for index, (layer, activation) in enumerate(zip(self.layers[:-1], self.activations, strict=True)):
+            if index == self.skip:
+                h = torch.cat([h, x.to(h.dtype)], dim=-1)
+            assert isinstance(activation, Activation) and isinstance(layer, nn.Linear)
+            with activation.products("hidden" if index else "first", x.device):
+                h = activation.after(layer, _as_it_takes(layer, h))
+        last, activation = self.layers[-1], self.activations[-1]
+        assert isinstance(activation, Activation)
+        with activation.products("last", x.device):
+            return last(_as_it_takes(last, h))
 
     def recall(self, features: Float[Tensor, "n d"], values: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
         if self.fused:
             return relu_mlp_recall(features, list(self.layers.parameters()), values)
         return self(features)
 
-    def _layer_by_layer(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        h = x
-        for index, (layer, activation) in enumerate(zip(self.layers[:-1], self.activations, strict=True)):
-            if index == self.skip:
-                h = torch.cat([h, x.to(h.dtype)], dim=-1)
-            assert isinstance(activation, Activation) and isinstance(layer, nn.Linear)
-            h = activation.after(layer, h)
-        return self.layers[-1](h)
+
+def _as_it_takes(layer: nn.Module, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """``x`` in the type of the layer's weights, unless autocast sees to that."""
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(next(layer.parameters()).dtype)
 
 
 def _relu(config: FieldConfig, in_dim: int, out_dim: int) -> Network:

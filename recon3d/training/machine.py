@@ -12,7 +12,12 @@ from recon3d.config import RunConfig
 from recon3d.distributed import on_this_machine
 from recon3d.errors import UserError
 
-FLOATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FLOATS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 def physical_cores() -> int:
@@ -56,6 +61,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def select_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type of the networks' products; for "tf32" that of its operands, which :func:`prepare` lets be rounded."""
     if name != "auto":
         return FLOATS[name]
     if device.type == "cuda":
@@ -108,4 +114,5 @@ def prepare(config: RunConfig) -> tuple[torch.device, torch.dtype]:
     """Set threads and seeds as ``config`` says; returns the device and the type of the networks' products."""
     device = set_up(config.device, config.threads)
     torch.manual_seed(config.seed)
+    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
     return device, select_precision(config.precision, device)

@@ -58,6 +58,16 @@ def test_precision():
     assert select_precision("auto", torch.device("cuda")) == torch.float16
 
 
+@pytest.mark.parametrize(("name", "allowed"), [("tf32", "high"), ("float32", "highest"), ("bfloat16", "highest")])
+def test_tf32_is_float32_whose_products_may_be_rounded(tmp_path, name, allowed):
+    _, precision = prepare(config_in(tmp_path, device="cpu", threads=1, precision=name))
+    try:
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert (precision == torch.float32) is (name != "bfloat16")
+
+
 def test_prepare_sets_threads_and_seed(tmp_path):
     draws = []
     for _ in range(2):
