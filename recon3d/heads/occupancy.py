@@ -6,6 +6,7 @@ Source: Müller et al., "Instant Neural Graphics Primitives" (2022), appendix E.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,6 +18,9 @@ from recon3d.config import RenderConfig
 from recon3d.errors import UserError
 
 CHUNK = 2**18
+ONE_IN_ALLOWED, ONE_IN_OCCUPIED = 4, 8
+"""After the first steps an update draws one in so many of the allowed cells, and for one in so many of them an occupied
+cell. The numbers do not depend on how many are occupied, which the device alone knows."""
 
 
 class OccupancyGrid(nn.Module):
@@ -33,6 +37,7 @@ class OccupancyGrid(nn.Module):
     occupied: Bool[Tensor, "r r r"]
     allowed: Bool[Tensor, "r r r"]
     occupied_share: Float[Tensor, ""]
+    cells: Int[Tensor, "m"] | None
 
     def __init__(self, config: RenderConfig, allowed: Bool[Tensor, "r r r"] | None = None) -> None:
         super().__init__()
@@ -43,6 +48,11 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("occupied", allowed.clone())
         self.register_buffer("density", torch.zeros(shape, device=allowed.device))
         self.register_buffer("occupied_share", allowed.float().mean())
+        self.register_buffer("cells", None, persistent=False)  # numbers of the allowed ones, once they are asked for
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.cells = None
 
     @torch.no_grad()
     def widen(self, cells: int) -> None:
@@ -50,6 +60,7 @@ class OccupancyGrid(nn.Module):
         size = 2 * cells + 1
         wider = F.max_pool3d(self.allowed[None, None].float(), size, stride=1, padding=cells)[0, 0] > 0
         self.allowed.copy_(wider)
+        self.cells = None
         self.occupied.copy_(wider)
         self.occupied_share.copy_(wider.float().mean())
 
@@ -71,11 +82,8 @@ class OccupancyGrid(nn.Module):
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """Look at one random point of some cells: all at first, then a quarter of the allowed and of the occupied.
-
-        Raises:
-            UserError: no cell is occupied any more.
-        """
+        """Look at random points of some cells: of all allowed ones at first, then of a share of them and of the
+        occupied. But for the first time, when the allowed cells are counted, no host waits for the device."""
         cells = self._cells_to_update(step, generator)
         seen = torch.empty(len(cells), device=cells.device)
         for begin in range(0, len(cells), CHUNK):
@@ -85,28 +93,43 @@ class OccupancyGrid(nn.Module):
         # A density that is not a number keeps its cell, so that the loss shows it and the trainer says so.
         seen.nan_to_num_(nan=torch.inf)
         density = self.density.view(-1)
-        density[cells] = torch.maximum(density[cells] * self.config.decay, seen)
+        density[cells] = density[cells] * self.config.decay  # once, however often a cell was looked at
+        density.scatter_reduce_(0, cells, seen, "amax")
         opacity = self.density * self.step
-        threshold = min(self.config.threshold, float(opacity[self.allowed].mean()))
-        self.occupied.copy_(self.allowed & (opacity > threshold))
+        mean = torch.where(self.allowed, opacity, 0.0).sum() / self.allowed.sum()
+        self.occupied.copy_(self.allowed & (opacity > mean.clamp_max(self.config.threshold)))
         self.occupied_share.copy_(self.occupied.float().mean())
-        if not bool(self.occupied.any()):
+
+    def require_occupied(self, step: int) -> None:
+        """Ask the device whether there is anything left to march through.
+
+        Raises:
+            UserError: no cell is occupied any more.
+        """
+        if float(self.occupied_share) == 0:
             raise UserError(
                 f"occupancy: nothing left at step {step}: the field is empty everywhere; check the poses, the "
                 "background and that the images are not blank"
             )
 
     def _cells_to_update(self, step: int, generator: torch.Generator) -> Int[Tensor, "m"]:
-        allowed = self.allowed.view(-1).nonzero().squeeze(1)
+        if self.cells is None:
+            self.cells = self.allowed.view(-1).nonzero().squeeze(1)
         if step < self.config.warmup_steps:
-            return allowed
-        occupied = self.occupied.view(-1).nonzero().squeeze(1)
-        picks = [
-            pool[torch.randint(len(pool), (len(pool) // 4 + 1,), device=pool.device, generator=generator)]
-            for pool in (allowed, occupied)
-        ]
-        # A cell picked twice would be written twice in an unspecified order.
-        return torch.cat(picks).unique()
+            return self.cells
+        count = len(self.cells) // ONE_IN_ALLOWED + 1
+        drawn = torch.randint(len(self.cells), (count,), device=self.cells.device, generator=generator)
+        return torch.cat([self.cells[drawn], self._some_occupied(len(self.cells) // ONE_IN_OCCUPIED + 1, generator)])
+
+    def _some_occupied(self, count: int, generator: torch.Generator) -> Int[Tensor, "m"]:
+        """``count`` occupied cells at random distances in their order that are alike on average: where there are fewer,
+        each of them several times. (Where there are none, any cell.)"""
+        assert self.cells is not None
+        rank = self.occupied.view(-1)[self.cells].cumsum(0)
+        places = torch.arange(count, device=rank.device)
+        chosen = (places + torch.rand(count, device=rank.device, generator=generator)) * (rank[-1] / count)
+        found = torch.searchsorted(rank, chosen.long(), right=True)
+        return self.cells[found.clamp_max(len(self.cells) - 1)]
 
     def cells_of(self, points: Float[Tensor, "m 3"]) -> Int[Tensor, "m 3"]:
         """The cell of each point of [-1, 1]^3."""

@@ -230,9 +230,10 @@ class RayProjector(nn.Module):
         """
         if self.config.threshold == 0:
             return
+        # The grid's threshold is for opacities, density times step; here it is for the values themselves.
+        self.grid.update(lambda x: value_fn(x[:, : self.dim]).abs() / self.grid.step, step, generator)
         try:
-            # The grid's threshold is for opacities, density times step; here it is for the values themselves.
-            self.grid.update(lambda x: value_fn(x[:, : self.dim]).abs() / self.grid.step, step, generator)
+            self.grid.require_occupied(step)
         except UserError:
             raise UserError(
                 f"the field is empty everywhere at step {step}: lower --optimizer.learning-rate, or give "

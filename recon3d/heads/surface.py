@@ -164,14 +164,16 @@ class SurfaceRenderer(VolumeRenderer):
         ray: Int[Tensor, "m"],
         values: Float[Tensor, "m"],
         dt: Float[Tensor, "m"],
-    ) -> None:
+        taken: Int[Tensor, "n"],
+    ) -> Int[Tensor, "n"]:
         if self.fog:
-            super()._absorb(optical_depth, ray, fog_density(values), dt)
-        elif self.config.weights == "volsdf":
-            super()._absorb(optical_depth, ray, laplace_density(values, self.sharpness), dt)
-        else:  # what a ray that came from far away has lost at the deepest of its samples
-            lost = -F.logsigmoid(self.sharpness * values)
-            optical_depth.scatter_reduce_(0, ray, lost, "amax")
+            return super()._absorb(optical_depth, ray, fog_density(values), dt, taken)
+        if self.config.weights == "volsdf":
+            return super()._absorb(optical_depth, ray, laplace_density(values, self.sharpness), dt, taken)
+        # What a ray that came from far away has lost at the deepest of its samples; the last one's slope needs the next.
+        lost = -F.logsigmoid(self.sharpness * values)
+        optical_depth.scatter_reduce_(0, ray, lost, "amax")
+        return taken
 
 
 def fog_density(values: Float[Tensor, "k"]) -> Float[Tensor, "k"]:

@@ -14,7 +14,7 @@ from recon3d.config import RenderConfig
 from recon3d.geometry.boxes import intersect_unit_cube
 from recon3d.geometry.cameras import Rays
 from recon3d.heads.occupancy import OccupancyGrid
-from recon3d.kernels import composite, lay_segments, march_rays, take_segments
+from recon3d.kernels import composite, darken_segments, lay_segments, march_rays, take_segments
 from recon3d.kernels.compositing.reference import transmittance
 
 FIRST_ROUND = 8
@@ -103,6 +103,11 @@ class VolumeRenderer(nn.Module):
         """Look where the field is worth marching; see :meth:`OccupancyGrid.update`."""
         self.grid.update(lambda x: field.geometry(x)[0], step, generator)
 
+    @property
+    def _darkness(self) -> float:
+        """The optical depth at which a ray ends."""
+        return -math.log(self.config.early_stop)
+
     def _densities(self, values: Float[Tensor, "k"], seen: Seen) -> Float[Tensor, "k"]:
         """The densities that the field's ``values`` stand for."""
         return values
@@ -113,9 +118,11 @@ class VolumeRenderer(nn.Module):
         ray: Int[Tensor, "m"],
         values: Float[Tensor, "m"],
         dt: Float[Tensor, "m"],
-    ) -> None:
-        """Add what the samples of a round take from their rays' light to ``optical_depth``, in place."""
-        optical_depth.index_add_(0, ray, values * dt)
+        taken: Int[Tensor, "n"],
+    ) -> Int[Tensor, "n"]:
+        """Add what the samples of a round, ``taken`` of each ray, take from its light to ``optical_depth``, in place;
+        returns how many of them light reaches."""
+        return darken_segments(optical_depth, values * dt, taken, self._darkness)
 
     @torch.no_grad()
     def mark_lit(self, field: GeometryLike, rays: Rays, lit: Bool[Tensor, "r r r"], threshold: float = 0.5) -> None:
@@ -149,26 +156,25 @@ class VolumeRenderer(nn.Module):
         counts = torch.zeros_like(offsets[1:])
         remaining = offsets[1:] - offsets[:-1]
         optical_depth = torch.zeros(len(rays), device=offsets.device)
-        darkness = -math.log(self.config.early_stop)
-        rounds: list[tuple[Tensor, Tensor, tuple[Tensor, ...]]] = []
+        rounds: list[tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]] = []
         limit = FIRST_ROUND
         while not rounds or bool(remaining.any()):
             taken = remaining.clamp_max(limit)
             ray, points, _, dt = take_segments(offsets, counts, taken, *lines)
             encoded = field.encode(points)
             values, features = field.geometry(points, encoded)
-            rounds.append((counts, taken, (encoded, values, features)))
-            self._absorb(optical_depth, ray, values, dt)
-            counts = counts + taken
-            remaining = torch.where(optical_depth < darkness, remaining - taken, 0)
+            lit = self._absorb(optical_depth, ray, values, dt, taken)
+            rounds.append((counts, lit, taken, (encoded, values, features)))
+            counts = counts + lit
+            remaining = torch.where(optical_depth < self._darkness, remaining - taken, 0)
             limit *= ROUND_GROWTH
         visible = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
         ray, points, t, dt = take_segments(offsets, torch.zeros_like(counts), counts, *lines)
         # Evaluated round by round, put in order ray by ray.
-        evaluated = [value.new_empty(len(ray), *value.shape[1:]) for value in rounds[0][2]]
-        for first, taken, parts in rounds:
+        evaluated = [value.new_empty(len(ray), *value.shape[1:]) for value in rounds[0][-1]]
+        for first, lit, taken, parts in rounds:
             for target, part in zip(evaluated, parts, strict=True):
-                lay_segments(target, part, visible[:-1] + first, taken)
+                lay_segments(target, part, visible[:-1] + first, lit, taken)
         return Seen(ray, points, t, dt, visible, *evaluated)
 
 

@@ -12,8 +12,9 @@ from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
 from recon3d.kernels.marching import march_rays
 from recon3d.kernels.mlp import relu_mlp, relu_mlp_recall
 from recon3d.kernels.projection import back_project, project
-from recon3d.kernels.segments import lay_segments, take_segments
+from recon3d.kernels.segments import darken_segments, lay_segments, take_segments
 from recon3d.kernels.sine import damped_sine
+from recon3d.kernels.sine_mlp import sine_mlp
 from recon3d.kernels.spherical_harmonics import spherical_harmonics
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "composite",
     "cosine_series",
     "damped_sine",
+    "darken_segments",
     "hash_encode",
     "hash_recall",
     "lay_segments",
@@ -31,6 +33,7 @@ __all__ = [
     "project",
     "relu_mlp",
     "relu_mlp_recall",
+    "sine_mlp",
     "spherical_harmonics",
     "take_segments",
 ]

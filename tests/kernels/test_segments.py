@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recon3d.kernels import lay_segments, take_segments
+from recon3d.kernels import darken_segments, lay_segments, take_segments
 from recon3d.kernels.segments import cpu, reference
 
 
@@ -38,14 +38,38 @@ def test_samples_of_segments(monkeypatch, grain):
 @pytest.mark.parametrize("shape", [(), (3,), (24,), (5, 2)])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64, torch.uint8])
 def test_rows_go_to_their_segments(shape, kind):
-    counts, starts = torch.tensor([2, 0, 3, 1]), torch.tensor([4, 1, 7, 0])
-    source = (torch.arange(6.0).view(-1, *[1] * len(shape)) + torch.zeros(6, *shape)).to(kind)
+    counts, sizes, starts = torch.tensor([2, 0, 3, 1]), torch.tensor([2, 1, 3, 3]), torch.tensor([4, 1, 7, 0])
+    source = (torch.arange(9.0).view(-1, *[1] * len(shape)) + torch.zeros(9, *shape)).to(kind)
     target = torch.full((11, *shape), 99, dtype=kind)
     truth = target.clone()
-    lay_segments(target, source, starts, counts)
-    reference.lay(truth, source, starts, counts)
+    lay_segments(target, source, starts, counts, sizes)
+    reference.lay(truth, source, starts, counts, sizes)
     assert torch.equal(target, truth)
-    assert target.view(11, -1)[:, 0].tolist() == [5, 99, 99, 99, 0, 1, 99, 2, 3, 4, 99]
+    assert target.view(11, -1)[:, 0].tolist() == [6, 99, 99, 99, 0, 1, 99, 3, 4, 5, 99]
+
+
+@pytest.mark.parametrize("implementation", [darken_segments, reference.darken])
+def test_light_runs_out(implementation):
+    counts = torch.tensor([3, 0, 2, 4, 2])
+    losses = torch.tensor([0.5, 2.0, 0.1, 0.2, 0.3, torch.nan, 0.1, 0.1, 0.1, 0.0, 0.5])
+    depth = torch.tensor([0.0, 0.3, 0.6, 0.0, 1.0])
+    lit = implementation(depth, losses, counts, 1.0)
+    assert lit.tolist() == [2, 0, 2, 1, 0]
+    torch.testing.assert_close(depth[[0, 1, 2, 4]], torch.tensor([2.5, 0.3, 1.1, 1.0]))
+    assert not depth[3] < 1
+
+
+@pytest.mark.parametrize("grain", [4, 2**16])
+def test_light_runs_out_as_in_plain_torch(monkeypatch, grain):
+    monkeypatch.setattr(cpu, "GRAIN", grain)
+    generator = torch.Generator().manual_seed(1)
+    counts = torch.randint(0, 20, (200,), generator=generator)
+    losses = torch.rand(int(counts.sum()), generator=generator)
+    depth, truth = torch.zeros(200), torch.zeros(200)
+    lit = darken_segments(depth, losses, counts, 4.0)
+    assert torch.equal(lit, reference.darken(truth, losses, counts, 4.0))
+    torch.testing.assert_close(depth, truth)
+    assert bool((lit < counts).any()) and bool((lit[depth < 4] == counts[depth < 4]).all())
 
 
 def test_nothing():
@@ -53,11 +77,14 @@ def test_nothing():
     none[0] = torch.zeros(1, dtype=torch.int64)
     assert all(len(v) == 0 for v in take_segments(*none))
     empty = torch.zeros(0, 3)
-    lay_segments(empty, empty, none[1], none[1])
+    lay_segments(empty, empty, none[1], none[1], none[1])
+    assert len(darken_segments(empty[:, 0], empty[:, 0], none[1], 1.0)) == 0
 
 
 def test_ops_are_well_declared():
     offsets, first, count, *lines = packed()
     torch.library.opcheck(torch.ops.recon3d.take_segments.default, (offsets, first, count, *lines))
     target, source = torch.zeros(len(lines[2]), 3), torch.randn(int(count.sum()), 3)
-    torch.library.opcheck(torch.ops.recon3d.lay_segments.default, (target, source, offsets[:-1] + first, count))
+    torch.library.opcheck(torch.ops.recon3d.lay_segments.default, (target, source, offsets[:-1] + first, count, count))
+    depth, losses = torch.zeros(len(count)), torch.rand(int(count.sum()))
+    torch.library.opcheck(torch.ops.recon3d.darken_segments.default, (depth, losses, count, 1.0))

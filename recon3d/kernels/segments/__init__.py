@@ -1,4 +1,4 @@
-"""Segments of packed samples, taken out and put in their place, as torch ops; see ``reference.py``."""
+"""Segments of packed samples, taken out, used up and put in their place, as torch ops; see ``reference.py``."""
 
 from __future__ import annotations
 
@@ -28,17 +28,28 @@ def _(offsets, first, count, origins, directions, t, dt):
 
 
 @torch.library.custom_op("recon3d::lay_segments", mutates_args=("target",))
-def _lay(target: Tensor, source: Tensor, starts: Tensor, counts: Tensor) -> None:
-    reference.lay(target, source, starts, counts)
+def _lay(target: Tensor, source: Tensor, starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
+    reference.lay(target, source, starts, counts, sizes)
 
 
 @_lay.register_fake
-def _(target, source, starts, counts):
+def _(target, source, starts, counts, sizes):
     return None
+
+
+@torch.library.custom_op("recon3d::darken_segments", mutates_args=("optical_depth",))
+def _darken(optical_depth: Tensor, losses: Tensor, counts: Tensor, darkness: float) -> Tensor:
+    return reference.darken(optical_depth, losses, counts, darkness)
+
+
+@_darken.register_fake
+def _(optical_depth, losses, counts, darkness):
+    return torch.empty_like(counts, memory_format=torch.contiguous_format)
 
 
 _take.register_kernel("cpu")(cpu.take)
 _lay.register_kernel("cpu")(cpu.lay)
+_darken.register_kernel("cpu")(cpu.darken)
 
 
 def take_segments(
@@ -60,8 +71,18 @@ def lay_segments(
     source: Shaped[Tensor, "k *row"],
     starts: Int[Tensor, "n"],
     counts: Int[Tensor, "n"],
+    sizes: Int[Tensor, "n"],
 ) -> None:
-    """Copy the rows of ``source``, counts[i] after counts[i], to rows starts[i] and following of ``target``, in place;
-    ``target`` is contiguous. Not differentiable.
+    """Copy rows of ``source`` into ``target``, in place: segment i has the next sizes[i] of its rows, of which the first
+    counts[i] go to rows starts[i] and following. ``target`` is contiguous. Not differentiable.
     """
-    _lay(target, source, starts, counts)
+    _lay(target, source, starts, counts, sizes)
+
+
+def darken_segments(
+    optical_depth: Float[Tensor, "n"], losses: Float[Tensor, "k"], counts: Int[Tensor, "n"], darkness: float
+) -> Int[Tensor, "n"]:
+    """Add to each ray's ``optical_depth``, in place, the ``losses`` of its samples, packed counts[i] after counts[i],
+    until that is ``darkness`` or no number; returns how many samples of each ray that took. Not differentiable.
+    """
+    return _darken(optical_depth, losses, counts, darkness)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
@@ -24,13 +25,26 @@ def _take(begin, end, offsets, first, ends, origins, directions, t, dt, ray, poi
 
 
 @njit(nogil=True, cache=True)
-def _lay(begin, end, target, source, starts, ends):
+def _lay(begin, end, target, source, starts, counts, ends):
     for r in range(begin, end):
         at = ends[r - 1] if r > 0 else 0
         shift = starts[r] - at
-        for i in range(at, ends[r]):
+        for i in range(at, at + counts[r]):
             for j in range(source.shape[1]):
                 target[i + shift, j] = source[i, j]
+
+
+@njit(nogil=True, cache=True)
+def _darken(begin, end, optical_depth, losses, ends, darkness, lit):
+    for r in range(begin, end):
+        first = ends[r - 1] if r > 0 else 0
+        depth = np.float64(optical_depth[r])
+        i = first
+        while i < ends[r] and depth < darkness:
+            depth += losses[i]
+            i += 1
+        optical_depth[r] = depth
+        lit[r] = i - first
 
 
 WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
@@ -56,12 +70,20 @@ def take(
     return outputs
 
 
-def lay(target: Tensor, source: Tensor, starts: Tensor, counts: Tensor) -> None:
+def lay(target: Tensor, source: Tensor, starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
     """Rows are copied in words as long as they allow, whatever their type."""
     if not source.numel():
         return
     size = source.element_size() * source[0].numel()
     word = next(kind for kind in WORDS if size % kind.itemsize == 0)
     rows = [v.view(len(v), -1).view(word).numpy() for v in (target, source.contiguous())]
-    given = starts.contiguous().numpy(), counts.cumsum(0).numpy()
+    given = starts.contiguous().numpy(), counts.contiguous().numpy(), sizes.cumsum(0).numpy()
     run_parallel(_lay, [(a, b, *rows, *given) for a, b in _spans(len(starts), len(source))])
+
+
+def darken(optical_depth: Tensor, losses: Tensor, counts: Tensor, darkness: float) -> Tensor:
+    lit = torch.empty_like(counts, memory_format=torch.contiguous_format)
+    given = losses.contiguous().numpy(), counts.cumsum(0).numpy(), darkness, lit.numpy()
+    spent = optical_depth.numpy()
+    run_parallel(_darken, [(a, b, spent, *given) for a, b in _spans(len(counts), len(losses))])
+    return lit

@@ -27,6 +27,22 @@ def take(
     return ray, points, t, dt.index_select(0, index)
 
 
-def lay(target: Tensor, source: Tensor, starts: Tensor, counts: Tensor) -> None:
-    """Copy the rows of ``source``, counts[i] after counts[i], to rows starts[i] and following of ``target``."""
-    target.index_copy_(0, expand(starts, counts)[0], source)
+def lay(target: Tensor, source: Tensor, starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
+    """Copy the first counts[i] of the sizes[i] rows of a segment of ``source`` to rows starts[i] and following of
+    ``target``."""
+    rows = expand(sizes.cumsum(0) - sizes, counts)[0]
+    target.index_copy_(0, expand(starts, counts)[0], source.index_select(0, rows))
+
+
+def darken(optical_depth: Tensor, losses: Tensor, counts: Tensor, darkness: float) -> Tensor:
+    """Add each segment's ``losses`` to its ray's ``optical_depth``, in place, until that is ``darkness``; returns how
+    many of them were added."""
+    _, ray = expand(torch.zeros_like(counts), counts)
+    # More than dark is as good as dark, and keeps other rays' sums exact. What is not a number is dark.
+    losses = losses.double().nan_to_num(nan=torch.inf).clamp_max(2 * darkness)
+    total = torch.nn.functional.pad(losses.cumsum(0), (1, 0))
+    starts = counts.cumsum(0) - counts
+    before = (optical_depth.double() - total[starts]).index_select(0, ray) + total[:-1]
+    lit = before < darkness
+    optical_depth.index_add_(0, ray, torch.where(lit, losses, 0.0).to(optical_depth.dtype))
+    return torch.zeros_like(counts).index_add_(0, ray, lit.to(counts.dtype))
