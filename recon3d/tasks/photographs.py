@@ -105,6 +105,7 @@ class PhotographsTask(nn.Module):
 
     def training_step(self, step: int, backward: Callable[[Tensor], None]) -> StepResult:
         self.prepare_step(step)
+        self.head.grid.require_occupied(step)
         count = int(self.rays_per_step)
         rays, target = self._batch(count)
         background = self._background(count)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from training.host import NoHost
 
 from recon3d.config import RenderConfig
 from recon3d.errors import UserError
@@ -82,6 +83,31 @@ def test_early_updates_look_everywhere_and_later_ones_at_some():
     assert 0.1 * R**3 < counts[1000] < 0.9 * R**3
 
 
+@pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
+def test_later_updates_look_at_every_occupied_cell_in_turn(share):
+    """Few occupied cells are all looked at, many as often as each other."""
+    grid, draw = OccupancyGrid(CONFIG, random_cells(0.8)), generator()
+    grid.occupied.logical_and_(random_cells(share))
+    occupied = grid.occupied.view(-1).nonzero().squeeze(1)
+    grid._cells_to_update(0, draw)
+    count = len(grid.cells) // 8 + 1
+    chosen = grid._some_occupied(count, draw)
+    assert len(chosen) == count and torch.isin(chosen, occupied).all()
+    times = torch.bincount(chosen, minlength=R**3)[occupied]
+    assert times.max() - times.min() <= 2
+    assert times.min() >= count // len(occupied) - 1
+
+
+def test_no_host_waits():
+    grid, draw = OccupancyGrid(CONFIG, random_cells()), generator()
+    grid.update(ball(), 0, draw)
+    middle = torch.tensor((0.2, -0.1, 0.0))
+    with NoHost():
+        for step in (1, 1000, 1001):
+            grid.update(lambda x: 200.0 * ((x - middle).norm(dim=-1) < 0.5), step, draw)
+    assert 0 < float(grid.occupied_share) < 0.3
+
+
 def test_what_is_gone_fades():
     grid, draw = OccupancyGrid(CONFIG), generator()
     for step in range(4):
@@ -112,8 +138,10 @@ def test_thin_fog_is_kept_at_the_start():
 
 def test_empty_is_told():
     grid = OccupancyGrid(CONFIG)
+    grid.require_occupied(0)
+    grid.update(lambda x: torch.zeros(len(x)), 7, generator())
     with pytest.raises(UserError, match=r"occupancy.*step 7") as caught:
-        grid.update(lambda x: torch.zeros(len(x)), 7, generator())
+        grid.require_occupied(7)
     assert "\n" not in str(caught.value)
 
 

@@ -24,6 +24,7 @@ from recon3d.tasks.photographs import (
     reference_image,
     to_uint8,
 )
+from recon3d.training.adam import Adam
 from recon3d.training.checkpoints import save
 from recon3d.training.run_folder import RunFolder
 
@@ -350,6 +351,28 @@ def test_a_device_step_is_a_training_step_without_a_word_to_the_host(scene):
     assert 500 < result.scalars["samples"] < config.samples
     for a, b in zip(silent.parameters(), told.parameters()):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_between_two_logs_the_host_is_asked_for_nothing(scene):
+    """Steps with their optimiser and with updates of the occupancy grid, early ones and late ones."""
+    config = dataclasses.replace(CONFIG, samples=1024, max_rays=128)
+    task = make(scene, config)
+    optimizer = Adam(task.parameter_groups(config.optimizer), (0.9, 0.99), 1e-15)
+
+    def step(index):
+        optimizer.set_rates([1e-2 / (1 + index)] * len(optimizer.param_groups))
+        task.prepare_step(index)
+        optimizer.zero_grad(set_to_none=True)
+        task.device_step(torch.Tensor.backward)
+        optimizer.step()
+
+    step(0)
+    before = task.head.grid.density.clone()
+    with NoHost():
+        for index in (8, 9, 40, 48):
+            step(index)
+    assert not torch.equal(task.head.grid.density, before)
+    assert 0 < float(task.head.grid.occupied_share) < 1
 
 
 def test_device_steps_learn_and_keep_the_number_of_samples(scene):
