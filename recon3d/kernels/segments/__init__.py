@@ -73,8 +73,8 @@ def lay_segments(
     counts: Int[Tensor, "n"],
     sizes: Int[Tensor, "n"],
 ) -> None:
-    """Copy rows of ``source`` into ``target``, in place: segment i has the next sizes[i] of its rows, of which the first
-    counts[i] go to rows starts[i] and following. ``target`` is contiguous. Not differentiable.
+    """Copy rows of ``source`` into ``target``, in place: segment i has the next sizes[i] of its rows, the first
+    counts[i] of which go to rows starts[i] and following. ``target`` is contiguous. Not differentiable.
     """
     _lay(target, source, starts, counts, sizes)
 

@@ -27,8 +27,8 @@ GRAIN = 2**19  # elements that are worth waking a worker for: 150 microseconds o
 
 _F = np.float32
 _I = np.int32
-_FAST = {"contract", "arcp", "nsz"}
-_inline = njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy", forceinline=True)
+FAST = {"contract", "arcp", "nsz"}
+_inline = njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy", forceinline=True)
 _NONE, _SQRT, _LOG, _ARCTAN, _SQRT_RELU, _IDENTITY, _RELU, _SQUARE = range(len(DAMPINGS))
 assert list(DAMPINGS) == ["none", "sqrt", "log", "arctan", "sqrt_relu", "identity", "relu", "square"]
 
@@ -170,7 +170,7 @@ def _combine(sine, cosine, x, kind, order):
 
 
 @_inline
-def _value(x, kind, order):
+def near_value(x, kind, order):
     if kind == _NONE:
         wave = _sin(x) if order % 2 == 0 else _cos(x)
         return wave if order < 2 else -wave
@@ -181,7 +181,15 @@ def _value(x, kind, order):
 
 
 @_inline
-def _far_value(x, kind, order):
+def value_and_slope(x, kind):
+    """Orders 0 and 1 at once."""
+    sine, cosine = _sin_cos(x)
+    return _combine(sine, cosine, x, kind, 0), _combine(sine, cosine, x, kind, 1)
+
+
+@_inline
+def far_value(x, kind, order):
+    """Where x is beyond ``FARTHEST``."""
     sine, cosine = _F(np.sin(np.float64(x))), _F(np.cos(np.float64(x)))
     return _combine(sine, cosine, x, kind, order)
 
@@ -190,24 +198,24 @@ def _far_value(x, kind, order):
 def _kernel(kind: int, order: int, with_gradient: bool) -> Callable[..., None]:
     """``out[begin:end]`` = the derivative at x, times ``grad`` if asked for (otherwise ``grad`` is not read)."""
 
-    @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+    @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
     def kernel(begin, end, x, grad, out):
         x, grad, out = x[begin:end], grad[begin:end], out[begin:end]
         far = _I(0)
         for i in range(len(x)):
-            value = _value(x[i], kind, order)
+            value = near_value(x[i], kind, order)
             out[i] = grad[i] * value if with_gradient else value
             far = _I(far | (_I(0) if abs(x[i]) <= FARTHEST else _I(1)))
         if far != 0:
             for i in range(len(x)):
                 if not abs(x[i]) <= FARTHEST:
-                    value = _far_value(x[i], kind, order)
+                    value = far_value(x[i], kind, order)
                     out[i] = grad[i] * value if with_gradient else value
 
     return kernel
 
 
-_KINDS = {name: kind for kind, name in enumerate(DAMPINGS)}
+KINDS = {name: kind for kind, name in enumerate(DAMPINGS)}
 
 
 def _flat(x: Tensor) -> np.ndarray:
@@ -215,7 +223,7 @@ def _flat(x: Tensor) -> np.ndarray:
 
 
 def _run(x: Tensor, grad: Tensor | None, damping: str, order: int) -> Tensor:
-    kernel = _kernel(_KINDS[damping], order, grad is not None)
+    kernel = _kernel(KINDS[damping], order, grad is not None)
     out = torch.empty_like(x, dtype=torch.float32, memory_format=torch.contiguous_format)
     source, target = _flat(x), _flat(out)
     incoming = source if grad is None else _flat(grad)
