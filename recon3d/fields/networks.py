@@ -67,9 +67,10 @@ class MLP(Network):
             compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
             return relu_mlp(x, list(self.layers.parameters()), compute)
         if self.sines and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-            weights, biases = [layer.weight for layer in self.layers], [layer.bias for layer in self.layers]
+            parameters: list[Tensor] = list(self.layers.parameters())
+            omegas = [sine.omega for sine in self.sines]
             x = _as_it_takes(self.layers[0], x)
-            return sine_mlp(x, weights, biases, [sine.omega for sine in self.sines], self.sines[0].damping)
+            return sine_mlp(x, parameters[::2], parameters[1::2], omegas, self.sines[0].damping)
         h = x
         for index, (layer, activation) in enumerate(zip(self.layers[:-1], self.activations, strict=True)):
             if index == self.skip:

@@ -2,8 +2,8 @@
 
 A block of ``ROWS`` rows goes through all layers on one thread: products of that size run at full speed there, and no
 thread waits for another. Bias, factor, function and slope are one pass over what a product has just written. The slope
-is kept: the backward pass has no functions to compute, it multiplies, and sums up the gradient of the bias. Gradients of
-the blocks are added in their order: every run gives the same, on any number of threads.
+is kept: the backward pass has no functions to compute, it multiplies, and sums up the gradient of the bias. Gradients
+of the blocks are added in their order: every run gives the same, on any number of threads.
 
 float64 is for tests, and goes through the reference.
 """
