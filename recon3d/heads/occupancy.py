@@ -18,9 +18,9 @@ from recon3d.config import RenderConfig
 from recon3d.errors import UserError
 
 CHUNK = 2**18
-ONE_IN_ALLOWED, ONE_IN_OCCUPIED = 4, 8
-"""After the first steps an update draws one in so many of the allowed cells, and for one in so many of them an occupied
-cell. The numbers do not depend on how many are occupied, which the device alone knows."""
+ONE_IN = 4
+"""After the first steps an update draws one in so many of the allowed cells, and as many of the occupied ones: a number
+that does not depend on how many are occupied, which the device alone knows."""
 
 
 class OccupancyGrid(nn.Module):
@@ -117,9 +117,9 @@ class OccupancyGrid(nn.Module):
             self.cells = self.allowed.view(-1).nonzero().squeeze(1)
         if step < self.config.warmup_steps:
             return self.cells
-        count = len(self.cells) // ONE_IN_ALLOWED + 1
+        count = len(self.cells) // ONE_IN + 1
         drawn = torch.randint(len(self.cells), (count,), device=self.cells.device, generator=generator)
-        return torch.cat([self.cells[drawn], self._some_occupied(len(self.cells) // ONE_IN_OCCUPIED + 1, generator)])
+        return torch.cat([self.cells[drawn], self._some_occupied(count, generator)])
 
     def _some_occupied(self, count: int, generator: torch.Generator) -> Int[Tensor, "m"]:
         """``count`` occupied cells at random distances in their order that are alike on average: where there are fewer,

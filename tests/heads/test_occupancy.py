@@ -90,7 +90,7 @@ def test_later_updates_look_at_every_occupied_cell_in_turn(share):
     grid.occupied.logical_and_(random_cells(share))
     occupied = grid.occupied.view(-1).nonzero().squeeze(1)
     grid._cells_to_update(0, draw)
-    count = len(grid.cells) // 8 + 1
+    count = len(grid.cells) // 4 + 1
     chosen = grid._some_occupied(count, draw)
     assert len(chosen) == count and torch.isin(chosen, occupied).all()
     times = torch.bincount(chosen, minlength=R**3)[occupied]
