@@ -38,8 +38,9 @@ def _damping(x, DAMPING: tl.constexpr):
     one = zero + 1.0
     sign = tl.where(x > 0, one, tl.where(x < 0, -one, zero))
     if (DAMPING == "sqrt") | (DAMPING == "sqrt_relu"):
-        root = tl.sqrt(tl.maximum(tl.abs(x), _SMALLEST))
-        inverse = 1.0 / root
+        # The fifth power of an inverse that is not rounded well would be wrong in its last three bits.
+        root = tl.sqrt_rn(tl.maximum(tl.abs(x), _SMALLEST))
+        inverse = tl.div_rn(one, root)
         if DAMPING == "sqrt_relu":
             root = tl.where(x > 0, root, 0.0)
             inverse = tl.where(x > 0, inverse, 0.0)
