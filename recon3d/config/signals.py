@@ -31,7 +31,7 @@ class SignalConfig(RunConfig):
     holdout: float = 0.0
     """Share of the measured points that is not trained on but chooses the best state (denoising: stop early)."""
     precision: Precision = "float32"
-    """Type of the networks' products; above 40 dB less than float32 is seen."""
+    """Type of the networks' products; bfloat16 is seen from 33 to 45 dB on, and reaches about 50."""
     field: FieldConfig = FieldConfig(encoder=("identity",), network="spder")
     optimizer: OptimizerConfig = PLAIN_ADAM
 
