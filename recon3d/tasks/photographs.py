@@ -27,6 +27,9 @@ from recon3d.training.trainer import Preview, StepResult, is_out_of_memory
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 BOX_GRID = 64
 GROWTHS = 3
+RENDERED_AT_ONCE = {"cpu": 0.25, "cuda": 8.0}
+"""Rays of an image that are rendered together, in units of the most of a training step. Steps are finer on a CPU; a GPU
+has the room, and each part waits for its host several times. What does not fit is halved until it does."""
 T = TypeVar("T", bound="PhotographsTask")
 
 
@@ -200,7 +203,7 @@ class PhotographsTask(nn.Module):
         Raises:
             UserError: not even a few rows fit.
         """
-        rows_at_once = max(1, self.config.max_rays // 4 // cameras.width)
+        rows_at_once = max(1, int(RENDERED_AT_ONCE[self.device.type] * self.config.max_rays) // cameras.width)
         parts: list[Rendering] = []
         row = 0
         while row < cameras.height:

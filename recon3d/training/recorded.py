@@ -46,15 +46,29 @@ class RecordedStep:
         torch.cuda.current_stream(self.generator.device).wait_stream(stream)
 
     def _record(self) -> torch.cuda.CUDAGraph | None:
+        device = self.generator.device
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.generator)
         try:
-            with torch.cuda.device(self.generator.device), torch.cuda.graph(graph):
+            # The stream is set back here: a recording that fails leaves its own as the current one.
+            stream = torch.cuda.current_stream(device)
+            with torch.cuda.device(device), torch.cuda.stream(stream), torch.cuda.graph(graph):
                 self.function()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             warnings.warn(f"a step cannot be recorded ({reason}): its kernels are launched one by one", stacklevel=2)
+            self._free_generators()
             return None
         return graph
+
+    def _free_generators(self) -> None:
+        """Give the generators that took part in a recording states of their own again: after one that failed, theirs
+        still wait for its end."""
+        device = self.generator.device
+        index = torch.cuda.current_device() if device.index is None else device.index
+        for generator in (self.generator, torch.cuda.default_generators[index]):
+            fresh = torch.Generator(device)
+            fresh.manual_seed(generator.initial_seed())
+            generator.graphsafe_set_state(fresh.graphsafe_get_state())
