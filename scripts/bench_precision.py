@@ -73,8 +73,10 @@ def main() -> None:
         image = image_file(options.image, Path(folder))
         for model in options.models:
             for precision in precisions:
+                preset = load_preset(f"image_{model}").config(options.device, image)
+                assert isinstance(preset, ImageConfig)
                 config = dataclasses.replace(
-                    load_preset(f"image_{model}").config(options.device, image),
+                    preset,
                     out=Path(folder),
                     name=f"{model}_{precision}",
                     size=(options.size, options.size),

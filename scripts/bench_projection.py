@@ -120,6 +120,9 @@ def main() -> None:
     )
     print(f"{machine}, torch {torch.__version__}, {options.threads} threads\n")
     print(f"{'case':22}{'implementation':20}{'project ms':>12}{'back ms':>12}{'peak MB':>10}")
+    head = {"machine": machine, "device": device.type, "torch": torch.__version__, "threads": options.threads}
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for case, geometry, grid in cases(options.voxels):
         found = [ours(case, geometry, grid, device, options.seconds)]
@@ -132,16 +135,8 @@ def main() -> None:
                 f"{row.case:22}{row.implementation:20}{row.project_ms:12.1f}{row.back_project_ms:12.1f}{row.peak_mb:10.0f}",
                 flush=True,
             )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        result = {
-            "machine": machine,
-            "device": device.type,
-            "torch": torch.__version__,
-            "threads": options.threads,
-            "rows": [asdict(row) for row in rows],
-        }
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+        if options.json:
+            options.json.write_text(json.dumps({**head, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

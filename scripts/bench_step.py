@@ -7,8 +7,8 @@ Trains the preset ``nerf`` for some steps, so that the occupancy grid is as in a
 are of one step. The floor of a part is the larger of its bytes over the measured copy bandwidth and its products over
 the measured rate of matrix products, both measured here, before: no implementation can be faster.
 
-On a GPU it also tells, of steps launched kernel by kernel and of recorded ones: milliseconds a step, kernels that run,
-launches by the host, and the share of the time in which no kernel runs.
+It also times a whole training view. On a GPU it tells, of steps launched kernel by kernel and of recorded ones:
+milliseconds a step, kernels that run, launches by the host, and the share of the time in which no kernel runs.
 """
 
 from __future__ import annotations
@@ -208,6 +208,10 @@ def main() -> None:
             silent(index)
         modes.append(measure("recorded", silent, first + WARM_UP + 2, args.steps, device)[0])
 
+    task.eval()
+    cameras = task.train_cameras
+    assert cameras is not None
+    view_ms = 1000 * seconds_of(lambda: task.render(cameras, 0), device, 3)
     clock = "device_time_total" if device.type == "cuda" else "cpu_time_total"
     total = {event.key: getattr(event, clock) for event in profiler.key_averages()}
     floor = floors(task, samples, bandwidth, rate)
@@ -232,6 +236,7 @@ def main() -> None:
             print(
                 f"{mode.name:<22}{mode.step_ms:>8.2f}{mode.kernels:>9.0f}{mode.launches:>10.0f}{mode.idle_share:>8.1%}"
             )
+    print(f"a view of {cameras.width} x {cameras.height}: {view_ms:.1f} ms")
     if beside is not None:
         print(f"beside a busy neighbour: {beside:.1f} ms, {100 * whole / beside:.0f}% of the throughput alone")
     if args.json:
@@ -242,6 +247,8 @@ def main() -> None:
             "bandwidth": bandwidth,
             "rate": rate,
             "neighbour_ms": beside,
+            "view_ms": view_ms,
+            "view_size": [cameras.width, cameras.height],
         }
         steps = [dataclasses.asdict(mode) for mode in modes]
         args.json.write_text(json.dumps({**result, "parts": rows, "steps": steps}, indent=2) + "\n")
