@@ -2,7 +2,6 @@
 
 import imageio.v3 as iio
 import numpy as np
-import soundfile
 
 
 def smooth_image(height=16, width=20, channels=3):
@@ -19,6 +18,8 @@ def write_image(path, height=16, width=20, channels=3):
 
 
 def write_sound(path, seconds=0.05, rate=8000, channels=1):
+    import soundfile  # which a GPU's bare machine may lack
+
     t = np.arange(int(seconds * rate)) / rate
     waves = [0.5 * np.sin(2 * np.pi * (200 + 90 * c) * t) for c in range(channels)]
     soundfile.write(path, np.stack(waves, axis=-1).astype(np.float32), rate, subtype="PCM_16")
