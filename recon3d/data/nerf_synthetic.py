@@ -391,8 +391,7 @@ def _read_images(
         if image.shape[2] < channels:
             out[index, ..., 3] = 255
 
-    workers = min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(min(8, torch.get_num_threads())) as pool:
         jobs = pool.map(read, range(len(frames)))
         try:
             for _ in tqdm(jobs, total=len(frames), desc="images", unit="image", disable=not progress):
