@@ -18,7 +18,7 @@ from recon3d.bench.options import Options
 from recon3d.fields.encoders import Chebyshev
 from recon3d.fields.field import Field
 from recon3d.geometry.grids import grid_points
-from recon3d.training.chunks import fastest_chunk
+from recon3d.training.chunks import descend, fastest_chunk
 from recon3d.training.machine import keep_freed_memory, physical_cores
 
 Forward = Callable[[Tensor], Tensor]
@@ -61,21 +61,23 @@ def _plain_sl2a(field: Field, layers: list[nn.Linear]) -> Forward:
     return forward
 
 
-def step(forward: Forward, x: Tensor, target: Tensor, chunk: int) -> None:
-    """Gradients of the mean squared error, chunk by chunk."""
-    for begin in range(0, len(x), chunk):
-        difference = forward(x[begin : begin + chunk]) - target[begin : begin + chunk]
-        (difference.square().sum() / len(x)).backward()
+def step(forward: Forward, field: Field, x: Tensor, target: Tensor, chunk: int) -> None:
+    """Gradients of the mean squared error, chunk by chunk, into those of ``field``."""
+
+    def error(begin: int, end: int) -> Tensor:
+        return (forward(x[begin:end]) - target[begin:end]).square().sum() / len(x)
+
+    descend(error, (0, len(x)), chunk, list(field.parameters()), Tensor.backward, torch.get_num_threads())
 
 
 def difference(model: str, options: Options) -> float:
     """How far the chunked gradients are from those of one batch: the largest relative difference of a parameter's."""
     field, x, target = _make(model, options.size or 64)
     parameters = list(field.parameters())
-    step(field, x, target, 1024)
+    step(field, field, x, target, 1024)
     ours = [parameter.grad for parameter in parameters]
     field.zero_grad(set_to_none=True)
-    step(field, x, target, len(x))
+    step(field, field, x, target, len(x))
     pairs = [(a, b.grad) for a, b in zip(ours, parameters, strict=True)]
     return max(float((a - b).norm() / b.norm()) for a, b in pairs if a is not None and b is not None)
 
@@ -96,15 +98,17 @@ def measure(model: str, kind: str, size: int, repeats: int, threads: int) -> dic
     idle = _peak_mb()
     forward: Forward = field if kind == "chunked" else plain_forward(field, model)
 
-    def probe(points: int) -> None:
-        step(field, x[:points], target[:points], points)
+    at_once = torch.get_num_threads()
 
-    chunk = fastest_chunk(probe, len(x), torch.device("cpu")) if kind == "chunked" else len(x)
+    def probe(points: int) -> None:
+        step(field, field, x[: at_once * points], target[: at_once * points], points)
+
+    chunk = fastest_chunk(probe, len(x) // at_once, torch.device("cpu")) if kind == "chunked" else len(x)
     seconds = []
     for _ in range(repeats + 1):
         begin = time.perf_counter()
         field.zero_grad(set_to_none=True)
-        step(forward, x, target, chunk)
+        step(forward, field, x, target, chunk)
         seconds.append(time.perf_counter() - begin)
     return {"seconds": statistics.median(seconds[1:]), "peak_mb": _peak_mb() - idle, "chunk": chunk}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from recon3d.geometry.grids import grid_points, tile_points
 from recon3d.heads import points
 from recon3d.metrics.pictures import spectrogram_picture, waveform_picture
 from recon3d.tasks.measurements import Measurements, measure, read_signal
-from recon3d.training.chunks import fastest_chunk
+from recon3d.training.chunks import descend, fastest_chunk
 from recon3d.training.trainer import Preview, StepResult
 
 RENDER_CHUNK = 2**14
@@ -150,14 +150,29 @@ class SignalTask(nn.Module):
 
     def _fit(self, index: Tensor | None, count: int, backward: Callable[[Tensor], None]) -> Float[Tensor, ""]:
         """Goes backward from this process's part of a batch's mean squared error, and gives it."""
+
+        def error(begin: int, end: int) -> Float[Tensor, ""]:
+            part = torch.arange(begin, end, device=self.device) if index is None else index[begin:end]
+            return self._error(part) / count
+
+        return descend(error, distributed.own_span(count), self.chunk, self._weights, backward, self._threads)
+
+    def _error(self, index: Tensor) -> Float[Tensor, ""]:
+        """The sum over points of the grid of their mean squared error."""
         data = self.measurements
         assert data is not None
-        error = torch.zeros((), device=self.device)
-        for x, target in self._chunks(index, count):
-            loss = (data.head(self.field, x) - target).square().sum() / (count * target.shape[1])
-            backward(loss)
-            error += loss.detach()
-        return error
+        difference = data.head(self.field, grid_points(data.grid, index, self.device)) - data.values(index)
+        return difference.square().mean(dim=1).sum()
+
+    @property
+    def _weights(self) -> list[nn.Parameter]:
+        return [weight for weight in self.field.parameters() if weight.requires_grad]
+
+    @property
+    def _threads(self) -> int:
+        """Threads that have a chunk each. The gradient of a table is made by all of them at once, as large as it is."""
+        alone = self.device.type != "cpu" or self.field.encoder.tables()
+        return 1 if alone else torch.get_num_threads()
 
     @property
     def recordable(self) -> bool:
@@ -206,16 +221,6 @@ class SignalTask(nn.Module):
         mask[data.train] = True
         return mask
 
-    def _chunks(self, index: Tensor | None, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Coordinates and measurements of this process's part of a batch of ``count``, chunk by chunk."""
-        data = self.measurements
-        assert data is not None
-        first, last = distributed.own_span(count)
-        for begin in range(first, last, self.chunk):
-            end = min(begin + self.chunk, last)
-            part = torch.arange(begin, end, device=self.device) if index is None else index[begin:end]
-            yield grid_points(data.grid, part, self.device), data.values(part)
-
     def _score(self, step: int, scalars: dict[str, float]) -> float | None:
         """PSNR of the held-out points where there are some, else of the training points where the step saw them all."""
         data = self.measurements
@@ -251,14 +256,19 @@ class SignalTask(nn.Module):
         """The fastest chunk on this machine; leaves no trace in the task."""
         data = self.measurements
         assert data is not None
-        parameters = [parameter for parameter in self.field.parameters() if parameter.requires_grad]
+        weights, threads = self._weights, self._threads
+
+        def error(begin: int, end: int) -> Float[Tensor, ""]:
+            return self._error(torch.arange(begin, end, device=self.device) % math.prod(data.grid))
+
+        def leave_no_trace(part: Tensor) -> None:
+            torch.autograd.grad(part, weights, allow_unused=True)
 
         def run(size: int) -> None:
-            part = torch.arange(size, device=self.device) % math.prod(data.grid)
-            difference = data.head(self.field, grid_points(data.grid, part, self.device)) - data.values(part)
-            torch.autograd.grad(difference.square().sum(), parameters, allow_unused=True)
+            descend(error, (0, size * threads), size, weights, leave_no_trace, threads)
 
-        return fastest_chunk(run, min(data.count, self.config.batch or data.count), self.device)
+        points = min(data.count, self.config.batch or data.count)
+        return fastest_chunk(run, -(-points // threads), self.device)
 
     # --- looking ---
 
