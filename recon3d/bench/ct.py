@@ -36,6 +36,7 @@ def ct_sparse(options: Options) -> Report:
         [f"{count}{noise}" for count in views for noise in ("", " noisy")],
         notes=[
             "blind: iterations, weights and states chosen by held-out rays; oracle, best: chosen by the truth",
+            "start: the volume of total variation, its weight chosen blind, that the field begins as",
             "without brackets where no figure of ASTRA is known",
         ],
         axes=("views", "PSNR (dB)"),
@@ -68,7 +69,10 @@ def ct_cone(options: Options) -> Report:
         "ct-cone",
         f"Cone beams, {size}^3 voxels, {size}^2 pixels, {1e4:g} photons: PSNR",
         [f"{kind} {count}" for kind in kinds for count in views],
-        notes=["blind: chosen by held-out rays; oracle, best: chosen by the truth"],
+        notes=[
+            "blind: chosen by held-out rays; oracle, best: chosen by the truth",
+            "start: the volume of total variation, its weight chosen blind, that the field begins as",
+        ],
     )
     for kind in kinds:
         for count in views:
@@ -92,6 +96,8 @@ def _fill(report: Report, column: str, case: Case, models: tuple[str, ...], opti
             figures = neural(case, model, options)
             put(f"{model} blind", figures)
             put(f"{model} best", figures, "best")
+            if "start" in figures:
+                put(f"{model} start", figures, "start")
         else:
             figures = classical(case, "tv" if model == "tv oracle" else model, options)
             if model == "tv oracle":
@@ -103,7 +109,7 @@ def _curves(report: Report, views: tuple[int, ...]) -> dict[str, Curve]:
     """PSNR against the number of views of everything that was chosen blind."""
     curves: dict[str, Curve] = {}
     for row, figures in report.figures.items():
-        if row.endswith(("best", "oracle")):
+        if row.endswith(("best", "oracle", "start")):
             continue
         for noise in ("", " noisy"):
             curves[f"{row}{noise}"] = (

@@ -78,7 +78,8 @@ def tv_oracle(case: Case, blind: float, options: Options) -> dict[str, float]:
 
 
 def neural(case: Case, preset: str, options: Options) -> dict[str, float]:
-    """A preset: ``psnr`` of the state that held-out rays chose, ``best`` of the iterate nearest to the truth."""
+    """A preset: ``psnr`` of the state that held-out rays chose, ``best`` of the iterate nearest to the truth, ``start``
+    of the volume of total variation that it begins as, where it does."""
     config = preset_config(case.scan, preset, options)
     assert config.steps is not None
     every = max(1, config.steps // LOOKS)
@@ -91,7 +92,9 @@ def neural(case: Case, preset: str, options: Options) -> dict[str, float]:
                 seen.append(case.psnr(task.volume()))
 
         task, figures = trained_task(case.scan, preset, options, look)
-        return {"psnr": case.psnr(task.volume()), "best": max(seen), "last": seen[-1], **figures}
+        start, *after = seen
+        begun = {"start": start} if config.start == "tv" else {}
+        return {"psnr": case.psnr(task.volume()), "best": max(after), "last": after[-1], **begun, **figures}
 
     asked = to_plain(dataclasses.replace(config, threads=None))
     return once(options.out / "ct" / f"{config.name}.json", asked, make)
@@ -122,7 +125,7 @@ def trained_task(
 ) -> tuple[CtTask, dict[str, float]]:
     """A preset's task in the state that held-out rays chose, with its step and the seconds of the training.
 
-    ``look`` is called with the task after every step; its time is not counted.
+    ``look`` is called with the task before the first step and after every one; its time is not counted.
     """
     config = preset_config(scan, preset, options)
     device, precision = prepare(config)
@@ -131,6 +134,7 @@ def trained_task(
     task = CtTask.from_data(config, device, precision)
     ready = time.perf_counter() - begin
     trainer = Trainer(task, config, config.optimizer, run, device, precision)
+    look(task, 0)
     figures = trainer.train(lambda step, scalars: look(task, step))
     if figures["stopped"]:
         raise KeyboardInterrupt

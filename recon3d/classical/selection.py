@@ -13,17 +13,19 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from recon3d.classical.noise import noise_variance
 from recon3d.classical.projector import Progress, Projector, silent
-from recon3d.classical.variation import State, tv
+from recon3d.classical.variation import State, near, tv, unit
 from recon3d.errors import require
+from recon3d.geometry.voxels import VolumeGrid
 
 SHARE = 10
 """Of so many views one is held out."""
 PATIENCE = 3
-"""The search ends where the prediction has not become better, by more than a standard error, for this many weights; or
-for a third of the iterations."""
+"""The search ends where the prediction has not become better, by more than a standard error, for this many weights (for
+one, where the photons are known and less than their noise is left); or for a third of the iterations."""
 SURPLUS = 1.25
 """Mean squared residual, in units of the noise, that counts as the noise: solutions of STEPS steps are not quite
 finished, and voxels do not tell all."""
@@ -33,6 +35,8 @@ WEIGHTS = tuple(10 ** (-1.5 - k / 3) for k in range(14))
 """From strong to weak, in units of :func:`recon3d.classical.variation.unit`."""
 STEPS = 80
 """Iterations for each weight, from the solution for the one before."""
+SAMPLES = 2.5e7
+"""Rays times voxels a side, above which the search begins in voxels and pixels twice as large."""
 
 
 def fitted_views(views: int) -> Float[Tensor, " a"]:
@@ -88,17 +92,31 @@ def choose_weight(
     Args:
         counts: photons of an unattenuated pixel, where known; see :func:`recon3d.classical.noise.noise_variance`.
     """
+    tried, state = _try(projector, projections, rays, nonnegative, counts, progress)
+    return chosen_weight(tried, counts is not None), state
+
+
+def _try(
+    projector: Projector, projections: Tensor, rays: Tensor, nonnegative: bool, counts: float | None, progress: Progress
+) -> tuple[list[Tried], State]:
+    """Weights from strong to weak, each from the solution for the one before, and the solution that predicts best.
+
+    Of more than SAMPLES, the strongest weight is found in voxels and pixels twice as large; the noise decides in those
+    that are asked for, as larger ones do not tell all that is in the projections.
+    """
     held = Held(projector, projections, rays)
     precision = rays / noise_variance(projections, counts)
+    first, state = 0, None
+    if projections.numel() * max(projector.grid.shape) > SAMPLES:
+        first, state = _begin(projector, projections, rays, nonnegative, counts, progress)
     tried: list[Tried] = []
-    state: State | None = None
     best: tuple[float, State] | None = None
     least, since = float("inf"), 0
-    for number, weight in enumerate(WEIGHTS):
+    for number, weight in enumerate(WEIGHTS[first:], start=first):
         state = tv(projector, projections, rays, weight, STEPS, nonnegative, state)
         error, uncertain = held.error(state.volume)
-        left = (precision * (projector.forward(state.volume) - projections).square()).sum() / rays.sum()
-        tried.append(Tried(weight, error, uncertain, float(left)))
+        left = float((precision * (projector.forward(state.volume) - projections).square()).sum() / rays.sum())
+        tried.append(Tried(weight, error, uncertain, left))
         progress(number + 1, len(WEIGHTS))
         if best is None or error < best[0]:
             best = error, state
@@ -106,10 +124,28 @@ def choose_weight(
             least, since = error, 0
         else:
             since += 1
-            if since == PATIENCE:
+            if since == PATIENCE or (counts is not None and left < SURPLUS):
                 break
     assert best is not None
-    return chosen_weight(tried), best[1]
+    return tried, best[1]
+
+
+def _begin(
+    projector: Projector, projections: Tensor, rays: Tensor, nonnegative: bool, counts: float | None, progress: Progress
+) -> tuple[int, State]:
+    """The strongest weight that predicts as well as any in voxels and pixels twice as large, and a state to begin at.
+
+    The lambda of the problem stays what it is: rays become as many fewer, two or four times, as the sum of the
+    differences along an edge or a surface.
+    """
+    down, across = 2 if projections.shape[1] > 1 else 1, 2
+    larger = Projector(projector.geometry.binned(2), projector.grid.binned(2))
+    averages, fitted = (F.avg_pool2d(values[:, None], (down, across))[:, 0] for values in (projections, rays))
+    photons = None if counts is None else counts * down * across
+    tried, state = _try(larger, averages, (fitted == 1).to(rays), nonnegative, photons, progress)
+    strongest = max(one.weight for one in near_best(tried)) * unit(larger, averages) / unit(projector, projections)
+    first = min(range(len(WEIGHTS)), key=lambda number: abs(math.log(WEIGHTS[number] / strongest)))
+    return first, near(projector, projections, rays, resampled(state.volume, larger.grid, projector.grid))
 
 
 @dataclass(frozen=True)
@@ -123,11 +159,32 @@ class Tried:
     left: float
 
 
-def chosen_weight(tried: list[Tried]) -> float:
-    """The weight among those near the best prediction whose residual is nearest to the noise."""
-    best = min(tried, key=lambda one: one.error)
-    near = [one for one in tried if one.error <= best.error + best.uncertain]
+def chosen_weight(tried: list[Tried], known: bool = False) -> float:
+    """The weight among those near the best prediction whose residual is nearest to the noise.
+
+    Where the noise is ``known`` and none of them leaves as little, it is the voxels that do not fit, and the residual
+    tells nothing: the best prediction then.
+    """
+    near = near_best(tried)
+    if known and min(one.left for one in near) > SURPLUS:
+        return min(near, key=lambda one: one.error).weight
     return min(near, key=lambda one: abs(math.log(max(one.left, 1e-30) / SURPLUS))).weight
+
+
+def near_best(tried: list[Tried]) -> list[Tried]:
+    """The weights that predict within a standard error of the best."""
+    best = min(tried, key=lambda one: one.error)
+    return [one for one in tried if one.error <= best.error + best.uncertain]
+
+
+def resampled(volume: Float[Tensor, "nz ny nx"], grid: VolumeGrid, wanted: VolumeGrid) -> Float[Tensor, "nz2 ny2 nx2"]:
+    """A volume of one grid on another about the same middle: between voxels linearly, beyond them the nearest."""
+    places = [
+        (wanted.axis(axis, volume.device) - grid.center[axis]).to(volume) * (2 / grid.size[axis]) for axis in (2, 1, 0)
+    ]
+    points = torch.stack(torch.meshgrid(*places, indexing="ij")[::-1], dim=-1)
+    found = F.grid_sample(volume[None, None], points[None], align_corners=False, padding_mode="border")
+    return found[0, 0]
 
 
 class Held:

@@ -57,7 +57,8 @@ def tv(
     strength = weight * unit(projector, projections)
     column = projector.back(rays)
     if start is None:
-        start = _near(projector, projections, rays)
+        volume = next(islice(sirt(projector, projections, rays, True), FIRST - 1, None))
+        start = near(projector, projections, rays, volume)
     volume, ray, slope = start.volume.clone(), start.ray.clone(), start.slope.clone()
     balance = float(column.mean()) / (2 * len(slope))
     # With the length, the steps and so the iterates are the same in all units.
@@ -81,8 +82,13 @@ def tv(
     return State(volume, ray, slope)
 
 
-def _near(projector: Projector, projections: Tensor, rays: Tensor) -> State:
-    volume = next(islice(sirt(projector, projections, rays, True), FIRST - 1, None))
+def near(
+    projector: Projector,
+    projections: Float[Tensor, "a rows columns"],
+    rays: Float[Tensor, "a rows columns"],
+    volume: Float[Tensor, "nz ny nx"],
+) -> State:
+    """A state to begin at with a volume that is not far from the solution."""
     return State(volume, rays * (projector.forward(volume) - projections), torch.zeros_like(differences(volume)))
 
 

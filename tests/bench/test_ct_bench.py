@@ -91,13 +91,13 @@ def test_methods_and_presets_of_a_case(tmp_path, options):
 def test_tables(options):
     small = dataclasses.replace(options, size=32, steps=(8,), views=(8, 12), models=("fbp", "ct_sparse"))
     report = BENCHES["ct-sparse"](small)
-    assert set(report.figures) == {"fbp", "ct_sparse blind", "ct_sparse best"}
+    assert set(report.figures) == {"fbp", "ct_sparse blind", "ct_sparse best", "ct_sparse start"}
     assert all(set(report.columns) <= set(row) for row in report.figures.values())
     assert list(report.columns) == ["8", "8 noisy", "12", "12 noisy"]
     assert set(report.curves) == {"fbp", "fbp noisy", "ct_sparse blind", "ct_sparse blind noisy"}
     assert report.write(options.out)[-1].suffix == ".png"
     deep = dataclasses.replace(options, size=16, steps=(2,), views=(6,), models=("fdk", "ct_cone"))
-    assert set(BENCHES["ct-cone"](deep).figures) == {"fdk", "ct_cone blind", "ct_cone best"}
+    assert set(BENCHES["ct-cone"](deep).figures) == {"fdk", "ct_cone blind", "ct_cone best", "ct_cone start"}
     with pytest.raises(UserError, match="views"):
         dataclasses.replace(options, views=(1,))
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from recon3d.classical import METHODS, Projector, reconstruct
+from recon3d.classical import METHODS, Projector, reconstruct, selection
 from recon3d.classical.iterative import cgls, sirt
 from recon3d.classical.noise import noise_variance
-from recon3d.classical.selection import WEIGHTS, Tried, chosen_weight, fitted_views
+from recon3d.classical.selection import WEIGHTS, Tried, choose_weight, chosen_weight, fitted_views, resampled
 from recon3d.classical.variation import differences, transpose_differences, tv, unit
 from recon3d.config.classical import CglsConfig, FbpConfig, SirtConfig, TvConfig
 from recon3d.data.phantoms import random_ellipsoids
@@ -228,6 +228,8 @@ def test_the_weight_is_that_of_the_noise_where_held_out_views_cannot_tell():
     assert chosen_weight(flat) == 1e-3
     clean = tried((1e-2, 2.0, 900.0), (1e-3, 1.05, 90.0), (1e-4, 1.0, 40.0))
     assert chosen_weight(clean) == 1e-4
+    coarse = tried((1e-2, 2.0, 900.0), (1e-3, 1.0, 20.0), (1e-4, 1.05, 9.0))
+    assert chosen_weight(coarse) == 1e-4 and chosen_weight(coarse, known=True) == 1e-3
     sharp = tried((1e-2, 2.0, 1.2), (1e-3, 1.0, 0.5), (1e-4, 1.5, 0.1))
     assert chosen_weight(sharp) == 1e-3
 
@@ -242,3 +244,31 @@ def test_the_noise_of_line_integrals(rows):
     noisy = clean + 0.02 * torch.randn(clean.shape, generator=generator)
     assert_close(noise_variance(noisy).sqrt(), torch.full((5, 1, 1), 0.02), rtol=0.5, atol=0)
     assert float(noise_variance(clean).amax()) < 1e-8
+
+
+def test_a_weight_is_chosen_in_larger_voxels_where_there_are_many(monkeypatch):
+    """Near the weight of all voxels, and with a volume that is near the solution; 33 voxels do not fill larger ones."""
+    grid = VolumeGrid((1, 32, 33), (1.0, 1.0, 1.0))
+    geometry, p = scan(16, 0.1)
+    projector, rays = Projector(geometry, grid), torch.ones_like(p) * fitted_views(16)[:, None, None]
+    slow, _ = choose_weight(projector, p, rays, True)
+    monkeypatch.setattr(selection, "SAMPLES", p.numel() * 33 - 1)
+    quick, state = choose_weight(projector, p, rays, True)
+    assert 1 / 3 < quick / slow < 3
+    solution = tv(projector, p, rays, quick, 300, True).volume
+    assert state.volume.shape == grid.shape
+    assert float((state.volume - solution).norm() / solution.norm()) < 0.25
+
+
+def test_volumes_in_other_voxels():
+    """What is linear stays so, also where larger voxels reach beyond."""
+    fine = VolumeGrid((4, 6, 7), (1.0, 2.0, 1.5), (3.0, 0.0, -1.0))
+    coarse = fine.binned(2)
+
+    def slope(grid):
+        return grid.axis(2)[:, None, None] + 2 * grid.axis(1)[:, None] - 3 * grid.axis(0)
+
+    found = resampled(slope(coarse), coarse, fine)
+    assert_close(found[1:-1, 1:-1, 1:-1], slope(fine)[1:-1, 1:-1, 1:-1])
+    layer, wanted = VolumeGrid((1, 3, 3), (1.0, 1.0, 1.0)), VolumeGrid((1, 5, 6), (1.0, 1.0, 1.0))
+    assert_close(resampled(torch.ones(layer.shape), layer, wanted), torch.ones(wanted.shape))
