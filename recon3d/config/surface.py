@@ -35,13 +35,14 @@ class SurfaceFieldConfig(RadianceFieldConfig):
 class SurfaceRenderConfig(RenderConfig):
     """Volume rendering of a signed distance field."""
 
-    weights: Literal["neus", "volsdf"] = "volsdf"
-    """volsdf: a density that is the Laplace distribution of the distance (Yariv et al. 2021): carves hollows faster;
-    neus: unbiased weights of a logistic distribution around the surface (Wang et al. 2021)."""
+    weights: Literal["neus", "volsdf"] = "neus"
+    """neus: unbiased weights of a logistic distribution around the surface (Wang et al. 2021); volsdf: a density that
+    is the Laplace distribution of the distance (Yariv et al. 2021), which carves hollows faster and shrinks shapes."""
     sharpness: float = 60.0
     """Of the rendered surface at the start, per field unit: NeuS's s, one over VolSDF's beta; it is learned."""
     sharpness_rate: float = 1e-2
     """Learning rate of its logarithm."""
+    early_stop: float = 1e-3
     decay: float = 0.5
 
     def __post_init__(self) -> None:

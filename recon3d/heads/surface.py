@@ -14,9 +14,10 @@ density, so that marching, rounds and compositing are those of :class:`VolumeRen
 A run may begin as a fog: then the values are read as -log of a density that is free to be anything, as a radiance
 field's. It finds hollows that a surface would be long in carving, and what it found is the surface's first guess.
 
-The values at the ends of an interval are the means of neighbouring samples, which costs no evaluations; the first and
-the last of a run of samples are extrapolated. A sample without neighbours tells nothing of its slope and weighs
-nothing.
+The distance is taken to be linear between samples, which costs no evaluations: the values at the ends of an interval
+are the means of neighbouring samples, the first and the last of a run of samples are extrapolated, and NeuS's optical
+depth is that of both halves of an interval. So a ray that passes an edge loses the light that it has lost at the sample
+nearest to it. A sample without neighbours tells nothing of its slope and weighs nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from recon3d.config import SurfaceRenderConfig
 from recon3d.fields.radiance import TruncatedExp
 from recon3d.geometry.cameras import Rays
 from recon3d.heads.volume import Rendering, Seen, VolumeRenderer, half_light
-from recon3d.kernels import composite
+from recon3d.kernels import composite, darken_segments
 
 GAP = 1.5
 """Samples further apart than so many steps are no neighbours."""
@@ -156,7 +157,8 @@ class SurfaceRenderer(VolumeRenderer):
         if self.config.weights == "volsdf":
             return laplace_density(distance, self.sharpness)
         begin, end = interval_ends(distance, seen.t, seen.dt, seen.offsets)
-        return neus_optical_depth(begin, end, self.sharpness) / seen.dt
+        s = self.sharpness
+        return (neus_optical_depth(begin, distance, s) + neus_optical_depth(distance, end, s)) / seen.dt
 
     def _absorb(
         self,
@@ -170,10 +172,12 @@ class SurfaceRenderer(VolumeRenderer):
             return super()._absorb(optical_depth, ray, fog_density(values), dt, taken)
         if self.config.weights == "volsdf":
             return super()._absorb(optical_depth, ray, laplace_density(values, self.sharpness), dt, taken)
-        # What a ray that came from far away has lost at the deepest of its samples; the last one's slope needs the next.
-        lost = -F.logsigmoid(self.sharpness * values)
-        optical_depth.scatter_reduce_(0, ray, lost, "amax")
-        return taken
+        lost = -F.logsigmoid(self.sharpness * values)  # by a ray that came here straight from far away
+        before = F.pad(lost[:-1], (1, 0))
+        has = taken > 0
+        before[(taken.cumsum(0) - taken)[has]] = optical_depth[has]
+        lit = darken_segments(optical_depth, (lost - before).clamp_min(0), taken, self._darkness)
+        return torch.minimum(lit + 1, taken)  # the last one's slope needs the next
 
 
 def fog_density(values: Float[Tensor, "k"]) -> Float[Tensor, "k"]:

@@ -32,6 +32,8 @@ MARGIN = 2
 EXCESS = 1.3
 """Cells by which the hull's border lies outside the object even where silhouettes touch it: a cell stays while its
 bounding sphere and a pixel more are not seen to be empty."""
+SHARPEST = 2.0
+"""Sharpness of the surface, at most, over one over the size of what the field can tell apart."""
 FOG_SHARE = 0.65
 """Share of the run that may be fog, at most."""
 MATURE = 200
@@ -88,7 +90,7 @@ class SurfaceTask(PhotographsTask):
         """The surface is rendered no sharper than the levels in use can place it: while it is soft, light reaches the
         hollows behind it, and it moves."""
         self.field.show(step)
-        self.head.blunt(1 / self.field.detail)
+        self.head.blunt(SHARPEST / self.field.detail)
         if self.head.fog and (step >= self.config.fog_steps or self.spent >= FOG_SHARE):
             self.condense(mature=step >= min(self.config.fog_steps, MATURE))
 

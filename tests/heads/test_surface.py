@@ -173,6 +173,32 @@ def test_jitter_moves_the_samples_not_the_surface():
     torch.testing.assert_close(rendering.depth, torch.full((64,), 2.0), atol=2e-3, rtol=0)
 
 
+def test_a_ray_that_passes_an_edge_loses_what_it_lost_at_its_nearest_sample():
+    """The distance falls to 0.01 and rises again: light L(0.01 s) is left, whichever sample is the nearest."""
+
+    class Edge(Plane):
+        def geometry(self, x, encoded=None, features=None):
+            return 0.01 + 0.7 * x[:, 2].abs(), x
+
+    head, rays, s = renderer("neus", sharpness=200.0, samples_per_diagonal=256), looking_down(64), 200.0
+    left = 1 - head(Edge(), rays, torch.linspace(0, 0.999, 64)).opacity.detach()
+    nearest = math.log(float(left.max()) / (1 - float(left.max()))) / s
+    assert float(left.min()) == pytest.approx(1 / (1 + math.exp(-0.01 * s)), abs=0.01)
+    assert nearest < 0.01 + 0.7 * head.grid.step / 2 + 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_lies_behind_the_surface_is_left_out(kind):
+    """A ray's samples end where less of its light is left than --head.early-stop says, and one later."""
+    rays, head = looking_down(), renderer(kind, sharpness=300.0, early_stop=1e-3)
+    whole = renderer(kind, sharpness=300.0, early_stop=1e-12)(Plane(), rays)
+    rendering = head(Plane(), rays)
+    in_front, behind = 1 / head.grid.step, math.log(1e3) / 300 / head.grid.step
+    assert in_front <= rendering.samples / 16 <= in_front + behind + 4
+    for name in ("color", "depth", "opacity"):
+        torch.testing.assert_close(getattr(rendering, name), getattr(whole, name), atol=3e-3, rtol=0, msg=name)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_from_below_a_surface_a_ray_sees_nothing_of_neus_and_all_of_volsdf(kind):
     """NeuS has no surface where the distance grows; VolSDF's inside is a fog."""

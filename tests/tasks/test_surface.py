@@ -15,7 +15,7 @@ from recon3d.geometry.hull import distance_to_cells
 from recon3d.metrics.image import psnr, silhouette_iou
 from recon3d.tasks import new_task
 from recon3d.tasks.photographs import find_space, reference_image
-from recon3d.tasks.surface import EXCESS, FOG_SHARE, SurfaceTask
+from recon3d.tasks.surface import EXCESS, FOG_SHARE, SHARPEST, SurfaceTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -136,9 +136,9 @@ def test_the_surface_is_no_sharper_than_the_levels_in_use(scene):
     limits = []
     for step in (0, 10, 30):
         task.begin_step(step)
-        limits.append(1 / task.field.detail)
+        limits.append(SHARPEST / task.field.detail)
         assert float(task.head.sharpness.detach()) == pytest.approx(limits[-1] if step == 0 else limits[0], rel=1e-4)
-        assert limits[-1] == pytest.approx(0.5 * (8 * 8 ** ((1 + step // 10) / 4) - 1))
+        assert limits[-1] == pytest.approx(0.5 * SHARPEST * (8 * 8 ** ((1 + step // 10) / 4) - 1))
 
 
 def test_without_alpha_it_starts_as_a_sphere_and_has_no_mask_term(scene):
