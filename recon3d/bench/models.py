@@ -26,9 +26,8 @@ from recon3d.training.machine import prepare
 from recon3d.tuning.tune import tune
 
 RATE = 1e-4
-LEVELS = FrequencyConfig(levels=5)
-"""As many octaves as FreSh chooses for photographs of 256 x 256 (``recon3d tune image_relu``: 5 for skimage's camera
-and cat, 6 for its moon; NeRF's 10 are too many)."""
+LEVELS = FrequencyConfig(levels=6)
+"""Octaves up to half of what 256 samples a side can show, as SIREN's authors count them for their baseline."""
 GRID = HashGridConfig(log2_size=16, finest=128)
 """For images of 256 x 256: half the width (Müller et al. 2022)."""
 
