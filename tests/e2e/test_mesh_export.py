@@ -21,10 +21,18 @@ EXPORT = ["--resolution", "96", *LOOK]
 @pytest.fixture(scope="module", params=["level", "fusion"])
 def exported(request, trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mesh")
-    options = ["--route", request.param, "--output", folder, "--texture", "256", "--simplify", "6000", "--largest"]
+    options = ["--route", request.param, "--output", folder, "--texture", "256", "--simplify", "6000"]
     figures = succeed("export", "mesh", trained.path, *EXPORT, *options)
     assert figures["route"] == request.param
     return figures
+
+
+@pytest.fixture(scope="module", params=["level", "fusion"])
+def largest(request, trained, tmp_path_factory):
+    """The largest piece alone: of so short a training not all of the object hangs together."""
+    options = ["--route", request.param, "--texture", "256", "--simplify", "6000", "--largest"]
+    folder = tmp_path_factory.mktemp("largest")
+    return succeed("export", "mesh", trained.path, "--resolution", "64", *LOOK, "--output", folder, *options)
 
 
 @pytest.mark.slow
@@ -44,16 +52,16 @@ def test_the_mesh_stands_where_the_photographs_show_it(exported, toy):
 
 
 @pytest.mark.slow
-def test_what_was_done_is_told_in_its_order(exported):
-    written = json.loads(Path(exported["files"][0]).with_name("mesh.json").read_text())
-    assert written == exported
-    steps = exported["steps"]
+def test_what_was_done_is_told_in_its_order(largest):
+    written = json.loads(Path(largest["files"][0]).with_name("mesh.json").read_text())
+    assert written == largest
+    steps = largest["steps"]
     assert [step["step"] for step in steps] == ["drop cavities", "drop pieces", "simplify", "keep the largest piece"]
     assert all(a["faces_after"] == b["faces_before"] for a, b in zip(steps, steps[1:]))
-    assert steps[-1]["faces_after"] == exported["faces"] <= 6000
-    assert exported["colors"] == "mean over the cameras that see it"
-    assert exported["texture"]["size"] == 256
-    assert {Path(name).name for name in exported["files"]} == {
+    assert steps[-1]["faces_after"] == largest["faces"] <= 6000
+    assert largest["colors"] == "mean over the cameras that see it"
+    assert largest["texture"]["size"] == 256
+    assert {Path(name).name for name in largest["files"]} == {
         "mesh.glb",
         "mesh.png",
         "mesh.mtl",
