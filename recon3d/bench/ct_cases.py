@@ -7,7 +7,7 @@ Reconstructing with the projector that made the data would be too easy: data are
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recon3d.classical import Projector
+from recon3d.classical.projector import finer
 from recon3d.data.phantoms import Ellipsoids, porous, shepp_logan
 from recon3d.data.scan import Scan
 from recon3d.data.volume_files import read_volume
@@ -70,12 +71,12 @@ def slice_case(image: str, views: int, noisy: bool, size: int, folder: Path, see
     if image == PHANTOM:
         head = shepp_logan(float(size), 1.0, flat=True)
         truth = head.rasterize(grid)
-        clean = _binned(head.project(_finer(geometry, FINER)), geometry)
+        clean = _binned(head.project(finer(geometry, FINER)), geometry)
     else:
         truth = square_picture(Path(image), size)
         fine = F.interpolate(truth[None], scale_factor=FINER, mode="nearest")[0]
         small = VolumeGrid((1, size * FINER, size * FINER), (1 / FINER, 1 / FINER, 1.0))
-        clean = _binned(Projector(_finer(geometry, FINER), small).forward(fine.contiguous()), geometry)
+        clean = _binned(Projector(finer(geometry, FINER), small).forward(fine.contiguous()), geometry)
     return _kept(name, clean, geometry, grid, truth, noisy, folder, seed)
 
 
@@ -88,7 +89,7 @@ def cone_case(kind: Literal["porous", "shepp-logan"], views: int, size: int, fol
     geometry = ScanGeometry.cone(
         torch.arange(views, dtype=torch.float64) * (2 * math.pi / views), size, size, pitch, distance, distance
     )
-    fine_geometry = _finer(geometry, FINER_3D)
+    fine_geometry = finer(geometry, FINER_3D)
     if kind == "porous":
         fine = porous(VolumeGrid((2 * size,) * 3, (0.5, 0.5, 0.5)), density=1.0, seed=seed)
         truth = F.avg_pool3d(fine[None, None], 2)[0, 0]
@@ -121,18 +122,6 @@ def square_picture(path: Path, size: int) -> Float[Tensor, "1 size size"]:
     smooth = scipy.ndimage.gaussian_filter(square, max(0.0, (factor - 1) / 2), mode="mirror")
     small = scipy.ndimage.zoom(smooth, 1 / factor, order=1, mode="mirror", grid_mode=True)
     return torch.from_numpy(np.ascontiguousarray(small[::-1] / small.max(), np.float32))[None]
-
-
-def _finer(geometry: ScanGeometry, factor: int) -> ScanGeometry:
-    """The same detector in pixels ``factor`` times smaller."""
-    down = factor if geometry.rows > 1 else 1
-    return replace(
-        geometry,
-        rows=geometry.rows * down,
-        columns=geometry.columns * factor,
-        u=geometry.u / factor,
-        v=geometry.v / down,
-    )
 
 
 def _binned(fine: Float[Tensor, "a _r _c"], geometry: ScanGeometry) -> Float[Tensor, "a rows columns"]:
