@@ -26,8 +26,8 @@ from recon3d.training.machine import prepare
 from recon3d.tuning.tune import tune
 
 RATE = 1e-4
-LEVELS = FrequencyConfig(levels=6)
-"""Octaves up to half of what 256 samples a side can show, as SIREN's authors count them for their baseline."""
+LEVELS = FrequencyConfig(levels=5)
+"""What FreSh chooses for pictures of 256 x 256 (``recon3d tune image_relu``: camera and cat 5, moon 6)."""
 GRID = HashGridConfig(log2_size=16, finest=128)
 """For images of 256 x 256: half the width (Müller et al. 2022)."""
 

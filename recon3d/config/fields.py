@@ -116,7 +116,7 @@ Damping = Literal["none", "sqrt", "log", "arctan", "sqrt_relu", "identity", "rel
 
 @dataclass(frozen=True)
 class ReluConfig:
-    """ReLU network (Kaiming-uniform weights)."""
+    """ReLU network (Kaiming-normal weights)."""
 
     skip: int | None = None
     """Hidden layer, counted from 0, that the network's input joins again (NeRF: 4 of 8; default: the middle one of six

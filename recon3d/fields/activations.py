@@ -48,7 +48,7 @@ class Activation(nn.Module):
 
 
 class Relu(Activation):
-    """max(0, z); Kaiming-uniform weights, biases 0."""
+    """max(0, z); weights from N(0, 2 / n) of a layer with n inputs (He et al. 2015), biases 0."""
 
     exact = ()
 
@@ -56,7 +56,7 @@ class Relu(Activation):
         return torch.relu(z)
 
     def initialise(self, layer: nn.Linear, place: Place) -> None:
-        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 

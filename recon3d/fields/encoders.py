@@ -101,18 +101,18 @@ class HashGrid(Encoder):
 
 
 class Frequency(Encoder):
-    """x, then sin and cos of 2^k pi x for k = 0 .. levels - 1 (Mildenhall et al. 2020, equation 4)."""
+    """sin and cos of 2^k pi x for k = 0 .. levels - 1 (Mildenhall et al. 2020, equation 4)."""
 
     octaves: Tensor
 
     def __init__(self, dim: int, config: FrequencyConfig) -> None:
         super().__init__()
-        self.out_dim = dim * (1 + 2 * config.levels)
+        self.out_dim = 2 * dim * config.levels
         self.register_buffer("octaves", torch.pi * 2.0 ** torch.arange(config.levels), persistent=False)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         phase = (x.unsqueeze(-1) * self.octaves).flatten(1)
-        return torch.cat([x, phase.sin(), phase.cos()], dim=-1)
+        return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
 
 class Fourier(Encoder):

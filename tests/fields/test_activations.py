@@ -99,9 +99,12 @@ def test_gauss_starts_as_torch_does():
         assert 0 < float(layer.bias.detach().abs().max()) <= 1 / math.sqrt(layer.in_features)
 
 
-def test_relu_starts_kaiming_uniform_without_biases():
+def test_relu_starts_kaiming_normal_without_biases():
     for layer in made(Relu()).layers:
-        drawn_from(layer.weight, math.sqrt(6 / layer.in_features))
+        scaled = layer.weight.detach() * math.sqrt(layer.in_features / 2)
+        assert float(scaled.std()) == pytest.approx(1.0, rel=0.05)
+        assert float(scaled.mean()) == pytest.approx(0.0, abs=0.05)
+        assert float(scaled.pow(4).mean()) == pytest.approx(3.0, rel=0.15)  # a uniform draw has 1.8
         assert not layer.bias.any()
 
 
