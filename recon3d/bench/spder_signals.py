@@ -29,13 +29,14 @@ def _files(options: Options, kind: str) -> tuple[str, ...]:
 
 
 def audio_config(options: Options, bench: str, path: str, model: str, **changes: object) -> AudioConfig:
-    """Seven seconds, mono, all samples at every step; time runs from -100 to 100 (SIREN's audio)."""
+    """Seven seconds (the small version: two), mono, all samples at every step; time runs from -100 to 100 (SIREN's
+    audio)."""
     config = AudioConfig(
         data=Path(path),
         out=options.out / bench,
         name=folder_name(Path(path).stem, model),
         steps=1,
-        seconds=7.0,
+        seconds=7.0 if options.full else 2.0,
         mono=True,
         device=options.device,
         threads=options.threads,
