@@ -91,7 +91,9 @@ def ct_helsinki(options: Options) -> Report:
     """``--images FOLDER`` of the challenge's files: Matthews correlation and IoU against the masks, of tb over ever
     fewer degrees (``--views`` degrees), and of ta and tc over 30."""
     folder = _asked(options, "htc2022")
-    models = options.chosen_models(("fbp", "tv", "ct_limited_angle"), ("fbp", "sirt", "tv", "ct_limited_angle"))
+    models = options.chosen_models(
+        ("fbp", "tv", "ct_one_material"), ("fbp", "sirt", "tv", "ct_limited_angle", "ct_one_material")
+    )
     size = options.size or (CHALLENGE_SIZE if options.full else CHALLENGE_SIZE // 2)
     degrees = options.views or (RANGES if options.full else (180, 30))
     cases = [("tb", folder / "tb_assembled_549.npz", span) for span in degrees]

@@ -16,9 +16,23 @@ from recon3d.bench.report import Report
 from recon3d.tuning.search import SEARCHES
 
 CANDIDATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
-RATES: dict[str, float] = {"siren": 2e-4, "sl2a": 5e-4, "spder": 1e-4}
-"""From ``recon3d bench rates --models siren sl2a spder --images moon --size 64 --steps 100``; a model that is not here
-has no tuned column."""
+RATES: dict[str, float] = {
+    "relu": 2e-3,
+    "pe": 5e-4,
+    "ffn": 2e-4,
+    "siren": 2e-4,
+    "hash_grid": 1e-2,
+    "spder": 1e-4,
+    "spder_arctan": 2e-4,
+    "finer": 5e-4,
+    "gauss": 1e-4,
+    "wire": 2e-3,
+    "mfn": 1e-2,
+    "incode": 2e-4,
+    "sl2a": 5e-4,
+}
+"""From ``recon3d bench rates --models NAME --images moon --size 64 --steps 100``; a model that is not here has no tuned
+column."""
 
 
 def tuned_models(models: dict[str, Model]) -> dict[str, Model]:

@@ -14,7 +14,7 @@ from recon3d.config.runs import OptimizerConfig, Precision, RunConfig
 from recon3d.config.scans import PreprocessConfig, VolumeConfig
 from recon3d.errors import require
 
-Activation = Literal["softplus", "relu", "none"]
+Activation = Literal["softplus", "relu", "none", "material"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,11 @@ class CtConfig(ScanSource, RunConfig):
     tv_smoothing: float = 1e-3
     """Differences of voxels that are small against this share of the scale cost their square."""
     activation: Activation = "softplus"
-    """What makes attenuation of the field's output; none: it may be negative."""
+    """What makes attenuation of the field's output; none: it may be negative; material: it stays between nothing and
+    that of one material."""
+    material: float | None = None
+    """Attenuation of that material, 1/mm (default: 1.25 times the mean above Otsu's threshold of what the field begins
+    as, or of a first guess)."""
     holdout: float = 0.05
     """Share of the scan that is not trained on but chooses the best state (stop early); 0: the last state is kept."""
     hold: Literal["pixels", "views"] = "pixels"
@@ -138,6 +142,10 @@ class CtConfig(ScanSource, RunConfig):
         require(grid or self.steering.edge == 0, "steering.edge is for --projector grid; give --steering.edge 0")
         require(self.tv >= 0, f"tv is {self.tv}: give 0 or more")
         require(self.tv_smoothing > 0, f"tv_smoothing is {self.tv_smoothing}: give more than 0")
+        require(
+            self.material is None or (self.activation == "material" and self.material > 0),
+            f"material is {self.material}: give a positive number in 1/mm, with --activation material",
+        )
         require(0 <= self.holdout < 0.9, f"holdout is {self.holdout}: give 0 to below 0.9")
         require(1 <= self.ensemble <= 64, f"ensemble is {self.ensemble}: give 1 to 64")
 

@@ -25,6 +25,7 @@ from recon3d.fields.groups import parameter_groups
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.cameras import Rays
 from recon3d.geometry.voxels import VolumeGrid
+from recon3d.heads.attenuation import Attenuation
 from recon3d.heads.projection import (
     RayProjector,
     Support,
@@ -41,10 +42,6 @@ from recon3d.tasks.ct_prior import Prior
 from recon3d.tasks.ct_start import Start
 from recon3d.training.trainer import Preview, StepResult
 
-SHARPNESS = 10.0
-"""softplus(s x) / s: nearly x from 0.3 on, and 0.07 at 0, where fields start."""
-LEAST = 1e-4
-"""Values below it are taken for it where they must be an activation's."""
 CHUNKS = {"cpu": 2**18, "cuda": 2**22}
 """Voxels whose activations are kept at a time."""
 SAMPLES = 2**16
@@ -114,6 +111,7 @@ class CtTask(nn.Module):
         self.support = Support(grid, inside)
         self.fields = nn.ModuleList(Field(config.field, header.dim, 1, self.precision) for _ in range(config.ensemble))
         self.prior = Prior(config, grid)
+        self.activate = Attenuation(config.activation)
         if self.prior.start is not None:
             for field in self.members:
                 field.network.damp(0, 0.0)
@@ -134,14 +132,18 @@ class CtTask(nn.Module):
         task = CtTask(config, device, precision)
         task._build(CtHeader.of(data), data.inside)
         task.use_training_data(data, parts)
-        if config.start == "tv":
-            task._begin(ct_start.by_variation(data))
+        start = ct_start.by_variation(data) if config.start == "tv" else None
+        if config.activation == "material":
+            found = config.material or ct_start.material(data.guess if start is None else start.volume)
+            task.activate.most.fill_(found / data.scale)
+        if start is not None:
+            task._begin(start)
         return task
 
     def _begin(self, start: Start) -> None:
         """Let the fields be added to a volume, and count the weight of total variation in that volume's."""
         assert self.data is not None and self.prior.start is not None
-        self.prior.start.copy_(self._before_activation(start.volume / self.data.scale))
+        self.prior.start.copy_(self.activate.before(start.volume / self.data.scale))
         share = ct_start.likelihood_share(self.data.projections[self.data.trained]) if self.loss == "poisson" else 1.0
         self.prior.weight.fill_(self.config.tv * start.weight * share)
 
@@ -215,24 +217,15 @@ class CtTask(nn.Module):
 
     def values(self, member: int = 0) -> ValueFn:
         """One field's attenuation at points of its cube, in units of the scale; nothing is masked."""
-        field, activation = self.members[member], self.config.activation
+        field = self.members[member]
 
         def value(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
             raw = field(x)[:, 0].float()
             if self.prior.start is not None:
                 raw = raw + self.prior.begun(x)
-            if activation == "none":
-                return raw
-            return nn.functional.softplus(raw, SHARPNESS) if activation == "softplus" else raw.relu()
+            return self.activate(raw)
 
         return value
-
-    def _before_activation(self, values: Tensor) -> Tensor:
-        """What the activation makes these values (nearly, of 0) of."""
-        if self.config.activation != "softplus":
-            return values
-        least = values.clamp_min(LEAST)
-        return least + torch.log(-torch.expm1(-SHARPNESS * least)) / SHARPNESS
 
     @torch.no_grad()
     def members_at(self, points: Float[Tensor, "n d"]) -> Float[Tensor, "members n"]:

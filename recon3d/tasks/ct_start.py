@@ -11,9 +11,12 @@ from torch import Tensor
 from recon3d.classical.projector import Projector
 from recon3d.classical.selection import choose_weight, fitted_views
 from recon3d.classical.variation import tv, unit
+from recon3d.metrics.volume import otsu_threshold
 from recon3d.tasks.ct_data import CtData
 
 ITERATIONS = 200
+CEILING = 1.25
+"""Of the mean above Otsu's threshold."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ def by_variation(data: CtData) -> Start:
     volume = tv(projector, data.projections, rays, weight, ITERATIONS, True, state).volume
     strength = weight * unit(projector, data.projections)
     return Start(volume, 2 * strength * volume.numel() * data.scale / (float(rays.sum()) * data.unit**2))
+
+
+def material(volume: Float[Tensor, "nz ny nx"]) -> float:
+    """What the one material of a volume attenuates at most, in 1/mm: the mean of what lies above Otsu's threshold, with
+    a margin, since a short arc smears part of the material over its surroundings.
+
+    Raises:
+        UserError: all values are equal.
+    """
+    return CEILING * float(volume[volume > otsu_threshold(volume)].mean())
 
 
 def likelihood_share(measured: Float[Tensor, " n"]) -> float:

@@ -154,7 +154,7 @@ def test_a_volume_is_rendered_and_exported(deep, folder, capsys):
 
 def test_presets():
     names = {name for name in preset_names() if name.startswith("ct_")}
-    assert names == {"ct_parallel", "ct_fan", "ct_cone", "ct_sparse", "ct_limited_angle"}
+    assert names == {"ct_parallel", "ct_fan", "ct_cone", "ct_sparse", "ct_limited_angle", "ct_one_material"}
     for name in names:
         for device in ("cpu", "cuda"):
             made = load_preset(name).config(device, Path("scan.npz"))

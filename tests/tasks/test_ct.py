@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from recon3d.config.ct import RaysConfig, SteeringConfig
 from recon3d.config.fields import HashGridConfig
 from recon3d.config.scans import PreprocessConfig, VolumeConfig
 from recon3d.data import stacks
-from recon3d.data.scan import load_scan
+from recon3d.data.phantoms import Ellipsoids
+from recon3d.data.scan import Scan, load_scan
 from recon3d.errors import UserError
 from recon3d.geometry.scanner import ScanGeometry
 from recon3d.geometry.voxels import VolumeGrid
@@ -208,6 +210,41 @@ def test_a_field_begins_as_the_volume_of_total_variation_and_gets_better(flat, f
     assert psnr(task.volume(), flat[1]) > psnr(began, flat[1]) + 0.2
     restored, _ = restore_task(made, run, CPU, torch.float32)
     assert torch.equal(restored.volume(), task.eval().volume())
+
+
+def test_one_material_bounds_a_field_and_is_found(tmp_path):
+    """A disc with a hole in it, seen over a third of half a turn."""
+    grid = VolumeGrid((1, 32, 32), (2.0, 2.0, 2.0))
+    geometry = ScanGeometry.parallel(torch.arange(12) * (math.pi / 36), 45, 2.0)
+    disc = Ellipsoids(
+        value=torch.tensor([0.02, -0.02]).double(),
+        center=torch.tensor([[0.0, 0.0, 0.0], [8.0, 4.0, 0.0]]).double(),
+        axes=torch.tensor([24.0, 7.0]).double()[:, None].expand(2, 3),
+        turn=torch.eye(3).double().expand(2, 3, 3),
+    )
+    Scan(disc.project(geometry).numpy(), geometry, grid).save(tmp_path / "disc.npz")
+    truth = disc.rasterize(grid)
+    tasks = {}
+    for activation in ("softplus", "material"):
+        made = config(
+            (tmp_path / "disc.npz",), tmp_path, name=activation, activation=activation, start="tv", tv=1.0, holdout=0.0
+        )
+        tasks[activation], _, run = train(made)
+    task = tasks["material"]
+    found = float(task.activate.most) * task.header.scale
+    assert 0.018 < found < 0.03
+    assert float(task.volume().max()) <= found * (1 + 1e-6) < float(tasks["softplus"].volume().max())
+    assert psnr(task.volume(), truth) > psnr(tasks["softplus"].volume(), truth)
+    restored, _ = restore_task(made, run, CPU, torch.float32)
+    assert torch.equal(restored.volume(), task.eval().volume())
+    told = config((tmp_path / "disc.npz",), tmp_path, activation="material", material=0.02)
+    assert float(new_task(told, CPU, torch.float32).volume().max()) <= 0.02 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("values", [{"material": 0.02}, {"material": -1.0, "activation": "material"}])
+def test_a_material_is_positive_and_asked_for(values):
+    with pytest.raises(UserError, match=r"material is .*: give a positive number in 1/mm, with --activation material"):
+        CtConfig(data=Path("scan.npz"), steps=10, **values)
 
 
 def test_the_weight_beside_the_likelihood_is_that_of_its_noise(flat, folder):
