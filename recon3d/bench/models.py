@@ -27,7 +27,7 @@ from recon3d.tuning.tune import tune
 
 RATE = 1e-4
 LEVELS = FrequencyConfig(levels=5)
-"""What FreSh chooses for pictures of 256 x 256 (``recon3d tune image_relu``: camera and cat 5, moon 6)."""
+"""What FreSh chooses for pictures of 256 x 256 (``recon3d tune image_relu``: camera, cat, moon)."""
 GRID = HashGridConfig(log2_size=16, finest=128)
 """For images of 256 x 256: half the width (Müller et al. 2022)."""
 
