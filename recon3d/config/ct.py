@@ -119,6 +119,9 @@ class CtConfig(ScanSource, RunConfig):
     material: float | None = None
     """Attenuation of that material, 1/mm (default: 1.25 times the mean above Otsu's threshold of what the field begins
     as, or of a first guess)."""
+    decide: float = 0.0
+    """With ``activation`` material, on the grid: weight of how far voxels are from being nothing or the material,
+    beside the mean error."""
     holdout: float = 0.05
     """Share of the scan that is not trained on but chooses the best state (stop early); 0: the last state is kept."""
     hold: Literal["pixels", "views"] = "pixels"
@@ -145,6 +148,11 @@ class CtConfig(ScanSource, RunConfig):
         require(
             self.material is None or (self.activation == "material" and self.material > 0),
             f"material is {self.material}: give a positive number in 1/mm, with --activation material",
+        )
+        require(self.decide >= 0, f"decide is {self.decide}: give 0 or more")
+        require(
+            self.decide == 0 or (grid and self.activation == "material"),
+            "decide is for --projector grid --activation material; give --decide 0",
         )
         require(0 <= self.holdout < 0.9, f"holdout is {self.holdout}: give 0 to below 0.9")
         require(1 <= self.ensemble <= 64, f"ensemble is {self.ensemble}: give 1 to 64")

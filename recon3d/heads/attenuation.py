@@ -40,6 +40,11 @@ class Attenuation(nn.Module):
             return F.softplus(output, SHARPNESS)
         return self.most * torch.sigmoid(4 * output / self.most - 2)
 
+    def indecision(self, values: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+        """How far values are from being nothing or the material: the mean of 4 x (1 - x), x = v / m; 1 halfway."""
+        share = values / self.most
+        return (4 * share * (1 - share)).mean()
+
     def before(self, values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """What these values are made of (nearly, at the ends of what the activation reaches)."""
         if self.kind == "softplus":

@@ -288,6 +288,8 @@ class CtTask(nn.Module):
             made = {"error": self._error(predicted.flatten()[trained] - measured, measured)}
             if config.tv > 0:
                 made["variation"] = distributed.once(self.prior.variation(volume, step, member))
+            if config.decide > 0:
+                made["indecision"] = distributed.once(config.decide * self.activate.indecision(volume))
             return made
 
         chunk = config.chunk or CHUNKS[self.device.type]

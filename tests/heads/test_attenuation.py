@@ -44,5 +44,11 @@ def test_values_beyond_a_material_are_taken_for_nearly_it():
     torch.testing.assert_close(found, torch.tensor([0.012, 0.012, 0.588, 0.588]).double())
 
 
+def test_indecision_is_1_halfway_and_0_at_the_ends():
+    activate = made("material")
+    for values, expected in (([0.0, 0.6], 0.0), ([0.3, 0.3], 1.0), ([0.0, 0.3], 0.5), ([0.15, 0.45], 0.75)):
+        assert float(activate.indecision(torch.tensor(values).double())) == pytest.approx(expected, abs=1e-6)
+
+
 def test_only_a_material_is_part_of_the_state():
     assert [list(Attenuation(kind).state_dict()) for kind in KINDS] == [[], [], [], ["most"]]

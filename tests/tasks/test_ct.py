@@ -237,8 +237,19 @@ def test_one_material_bounds_a_field_and_is_found(tmp_path):
     assert psnr(task.volume(), truth) > psnr(tasks["softplus"].volume(), truth)
     restored, _ = restore_task(made, run, CPU, torch.float32)
     assert torch.equal(restored.volume(), task.eval().volume())
+    decided, _, _ = train(dataclasses.replace(made, name="decided", decide=0.02))
+    free, bound = (float(each.activate.indecision(each.volume() / each.header.scale)) for each in (task, decided))
+    assert bound < 0.8 * free
     told = config((tmp_path / "disc.npz",), tmp_path, activation="material", material=0.02)
     assert float(new_task(told, CPU, torch.float32).volume().max()) <= 0.02 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"activation": "material", "projector": "rays"}, {"activation": "material", "decide": -1.0}]
+)
+def test_deciding_needs_a_material_on_the_grid(values):
+    with pytest.raises(UserError, match="decide is"):
+        CtConfig(data=Path("scan.npz"), steps=10, **{"decide": 0.1, **values})
 
 
 @pytest.mark.parametrize("values", [{"material": 0.02}, {"material": -1.0, "activation": "material"}])

@@ -210,7 +210,7 @@ def test_points_without_normals_find_their_inside(folder, tmp_path):
 
 
 def test_unsigned_shapes_are_shells(ball, tmp_path):
-    made = config(ball, "occupancy", sign="unsigned", shell=0.1, steps=100, batch=2048)
+    made = config(ball, "occupancy", sign="unsigned", shell=0.1, steps=200, batch=2048)
     task, _ = trained(made, tmp_path)
     points = grid_points((24, 24, 24))
     off = (points.norm(dim=1) - 0.9).abs()
