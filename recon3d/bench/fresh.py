@@ -30,9 +30,9 @@ GRIDS: dict[str, tuple[float, ...]] = {
 def fresh_image(options: Options) -> Report:
     """PSNR at equal steps with the default, with FreSh's choice by either spectrum, and with the grid's best."""
     names = options.chosen_models(("siren", "ffn"), tuple(GRIDS))
-    images = options.chosen_images(EIGHT, EIGHT)
-    (steps,) = options.chosen_steps((100,), (500,))[-1:]
-    size = options.size or (256 if options.full else 128)
+    images = options.chosen_images(EIGHT[:2], EIGHT)
+    (steps,) = options.chosen_steps((60,), (500,))[-1:]
+    size = options.size or (256 if options.full else 64)
     report = Report(
         "fresh-image",
         f"FreSh: {', '.join(Path(i).stem for i in images)} at {size} x {size}, {steps} updates",
