@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -309,8 +310,9 @@ class Trainer:
         checkpoints.save(self.run.checkpoints, self.progress.step, tensors, header)
 
     def _load(self) -> None:
-        tensors, header = checkpoints.load(checkpoints.newest(self.run.checkpoints), self.device)
-        self.task.load_state_dict(_with_prefix(tensors, "task."))
+        path = checkpoints.newest(self.run.checkpoints)
+        tensors, header = checkpoints.load(path, self.device)
+        _fill(self.task.load_state_dict, tensors, path)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _with_prefix(tensors, "optimizer.").items():
             index, key = name.split(".", 1)
@@ -358,8 +360,24 @@ def load_task_state(task: nn.Module, run: RunFolder, device: torch.device, state
     best = run.checkpoints / checkpoints.BEST
     path = best if state == "best" and best.is_file() else checkpoints.newest(run.checkpoints)
     tensors, header = checkpoints.load(path, device)
-    task.load_state_dict(_with_prefix(tensors, "task."))
+    _fill(task.load_state_dict, tensors, path)
     return int(header["step"])
+
+
+def _fill(load: Callable[[dict[str, Tensor]], object], tensors: dict[str, Tensor], path: Path) -> None:
+    """Give a task, by its ``load_state_dict``, the state that a checkpoint has.
+
+    Raises:
+        UserError: its names or shapes are not those of the task.
+    """
+    try:
+        load(_with_prefix(tensors, "task."))
+    except RuntimeError as error:
+        what = str(error).splitlines()[1:] or [str(error)]
+        raise UserError(
+            f"{path}: its weights are not those of the run's config.yaml ({what[0].strip().rstrip('.')}); another "
+            "version of recon3d may have made it: train again with --overwrite"
+        ) from None
 
 
 def _is_finite(values: Tensor) -> bool:

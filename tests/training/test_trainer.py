@@ -351,6 +351,15 @@ def test_the_best_state_outlives_a_resume(tmp_path):
     assert load_task_state(Toy(), RunFolder.open(tmp_path / "run"), CPU, "best") == 0
 
 
+def test_weights_of_another_field_are_told_in_a_line(tmp_path):
+    trainer_for(tmp_path, steps=2).train()
+    other = Toy()
+    other.weight = torch.nn.Parameter(torch.zeros(9))
+    told = r"^\S+: its weights are not those of the run's config.yaml \(size mismatch .*\); .* with --overwrite$"
+    with pytest.raises(UserError, match=told):
+        load_task_state(other, RunFolder.open(tmp_path / "run"), CPU)
+
+
 def test_without_scores_there_is_no_best_state(tmp_path):
     figures = trainer_for(tmp_path).train()
     assert "best_score" not in figures
