@@ -81,6 +81,8 @@ def read_signal(config: SignalConfig) -> Signal:
 
 def _enough(grid: tuple[int, ...], config: ImageConfig) -> None:
     height, width = (size // config.train_scale for size in grid)
+    if min(grid) < LEAST:
+        raise UserError(f"{config.data}: only {grid[1]} x {grid[0]} pixels: give an image of {LEAST} x {LEAST} or more")
     if min(height, width) < LEAST:
         raise UserError(
             f"{config.data}: {grid[1]} x {grid[0]} pixels shrunk by {config.train_scale} leave {width} x {height}: "

@@ -167,6 +167,6 @@ def test_blending_images_of_other_channels(image, tmp_path):
 def test_signals_that_are_none(tmp_path):
     (tmp_path / "empty.png").touch()
     refused(ImageConfig(data=tmp_path / "empty.png", steps=1), "empty.png")
-    refused(ImageConfig(data=write_image(tmp_path / "thin.png", 3, 20), steps=1), "20 x 3")
+    refused(ImageConfig(data=write_image(tmp_path / "thin.png", 3, 20), steps=1), "only 20 x 3 pixels")
     refused(AudioConfig(data=Path("nowhere.wav"), steps=1), "nowhere.wav")
     refused(AudioConfig(data=write_sound(tmp_path / "short.wav", 3 / 8000), steps=1), "only 3 samples")
