@@ -48,7 +48,9 @@ class Activation(nn.Module):
 
 
 class Relu(Activation):
-    """max(0, z); weights from N(0, 2 / n) of a layer with n inputs (He et al. 2015), biases 0."""
+    """max(0, z); weights from N(0, 2 / n) of a layer with n inputs (He et al. 2015), biases 0. The last layer, which no
+    ReLU follows, has PyTorch's uniform ones of variance 1 / (3 n): with 2 / n the field would begin as a constant as
+    large as the data, another one for every draw, and the first steps would go into undoing it."""
 
     exact = ()
 
@@ -56,7 +58,11 @@ class Relu(Activation):
         return torch.relu(z)
 
     def initialise(self, layer: nn.Linear, place: Place) -> None:
-        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if place == "last":
+            bound = layer.in_features**-0.5
+            nn.init.uniform_(layer.weight, -bound, bound)
+        else:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 

@@ -100,12 +100,15 @@ def test_gauss_starts_as_torch_does():
 
 
 def test_relu_starts_kaiming_normal_without_biases():
-    for layer in made(Relu()).layers:
+    *layers, last = made(Relu()).layers
+    for layer in layers:
         scaled = layer.weight.detach() * math.sqrt(layer.in_features / 2)
         assert float(scaled.std()) == pytest.approx(1.0, rel=0.05)
         assert float(scaled.mean()) == pytest.approx(0.0, abs=0.05)
         assert float(scaled.pow(4).mean()) == pytest.approx(3.0, rel=0.15)  # a uniform draw has 1.8
         assert not layer.bias.any()
+    drawn_from(last.weight, last.in_features**-0.5)
+    assert not last.bias.any()
 
 
 def test_siren_keeps_the_spread_of_its_activations():
