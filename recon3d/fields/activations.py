@@ -48,9 +48,12 @@ class Activation(nn.Module):
 
 
 class Relu(Activation):
-    """max(0, z); weights from N(0, 2 / n) of a layer with n inputs (He et al. 2015), biases 0. The last layer, which no
-    ReLU follows, has PyTorch's uniform ones of variance 1 / (3 n): with 2 / n the field would begin as a constant as
-    large as the data, another one for every draw, and the first steps would go into undoing it."""
+    """max(0, z); weights from N(0, 2 / n) of a layer with n inputs (He et al. 2015), biases 0.
+
+    The last layer, which no ReLU follows, has PyTorch's uniform weights, of variance 1 / (3 n), where it has a bias:
+    with 2 / n the field would begin as a constant as large as the data, another one for every draw, and the first steps
+    would go into undoing it. Networks without biases see features that begin near 0, and so begin near 0 themselves.
+    """
 
     exact = ()
 
@@ -58,7 +61,7 @@ class Relu(Activation):
         return torch.relu(z)
 
     def initialise(self, layer: nn.Linear, place: Place) -> None:
-        if place == "last":
+        if place == "last" and layer.bias is not None:
             bound = layer.in_features**-0.5
             nn.init.uniform_(layer.weight, -bound, bound)
         else:

@@ -129,5 +129,8 @@ def test_a_layer_and_its_sine_together_are_the_same(damping):
     torch.testing.assert_close(activation.after(layer, x), activation(layer(x)), atol=1e-5, rtol=1e-5)
 
 
-def test_bias_free_relu_layers_can_be_initialised():
+def test_relu_layers_without_biases_start_alike():
     Relu().initialise(nn.Linear(3, 4, bias=False), "hidden")
+    last = nn.Linear(400, 100, bias=False)
+    Relu().initialise(last, "last")
+    assert float(last.weight.detach().std()) == pytest.approx(math.sqrt(2 / 400), rel=0.05)

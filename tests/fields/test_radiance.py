@@ -200,7 +200,7 @@ def test_relu_fields_are_plain_layers_in_order(encoder, depth, skip, bias, point
         ins = [size + (inputs if layer == again else 0) for layer, size in enumerate(ins)]
         layers = [torch.nn.Linear(a, b, bias=bias) for a, b in zip(ins, [*[width] * hidden, outputs], strict=True)]
         for layer in layers:
-            if layer is layers[-1]:
+            if bias and layer is layers[-1]:
                 torch.nn.init.uniform_(layer.weight, -(layer.in_features**-0.5), layer.in_features**-0.5)
             else:
                 torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -176,7 +176,7 @@ def test_a_scan_larger_than_memory_is_taken_in_parts(folder, monkeypatch):
 
 
 def test_a_slice_is_learned(flat, folder):
-    made = config(flat, folder, name="slice", steps=150, tv=1e-4)
+    made = config(flat, folder, name="slice", steps=200, tv=1e-4)
     task, figures, run = train(made)
     quality = psnr(task.volume(), flat[1])
     assert quality > 23.2, quality  # SIRT, 200 iterations: 22.8; TV, blind: 22.5; FBP: 20.6
