@@ -5,8 +5,8 @@
 
 Fits each picture by SIREN (5 x 256, full batch, one thread, the same weights for all) until it has ``--psnr`` or spent
 ``--seconds``. Rates are NAME=RATE; L-BFGS takes steps as long as its line search says, and its number is how many of
-the last steps it remembers. SOAP is pytorch_optimizer's (pip install pytorch-optimizer) and is left out without it;
-the others are torch's. Muon takes the matrices of the hidden layers, Adam the rest.
+the last steps it remembers. SOAP is pytorch_optimizer's (pip install pytorch-optimizer), and not among the defaults
+without it; the others are torch's. Muon takes the matrices of the hidden layers, Adam the rest.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from recon3d.training.chunks import descend
 from recon3d.training.machine import set_up
 
 RATES = ("adam=2e-4", "soap=3e-4", "muon=5e-4", "lbfgs=20")
+HAS_SOAP = importlib.util.find_spec("pytorch_optimizer") is not None
 CHUNK = 2048
 """Pixels whose activations are kept at a time."""
 SEARCHES = 10
@@ -84,23 +85,32 @@ def fit(name: str, rate: float, file: Path, size: int, wanted: float, most: floa
     def error(first: int, last: int) -> Tensor:
         return (field(points[first:last]) - target[first:last]).square().sum() / target.numel()
 
-    def evaluate() -> Tensor:
+    def evaluate() -> float:
         field.zero_grad(set_to_none=True)
-        value = descend(error, (0, len(points)), CHUNK, parameters, torch.Tensor.backward)
-        finite = math.isfinite(float(value))
-        decibels = 10 * math.log10(4 / max(float(value), 1e-18)) if finite else 0.0
+        value = float(descend(error, (0, len(points)), CHUNK, parameters, torch.Tensor.backward))
+        decibels = 10 * math.log10(4 / max(value, 1e-18)) if math.isfinite(value) else 0.0
         curve.append((time.process_time() - begin, decibels))
         return value
 
     while not curve or (curve[-1][0] < most and max(one[1] for one in curve) < wanted):
         if name == "lbfgs":
-            together[0].step(lambda: float(evaluate()))
+            together[0].step(evaluate)
         else:
             evaluate()
             for optimizer in together:
                 optimizer.step()
     reached = next((seconds for seconds, decibels in curve if decibels >= wanted), None)
     return Fit(file.stem, name, reached, curve)
+
+
+def kind(text: str) -> tuple[str, float]:
+    """NAME=RATE, for argparse."""
+    name, _, rate = text.partition("=")
+    if name not in {one.partition("=")[0] for one in RATES}:
+        raise argparse.ArgumentTypeError(f"{text}: give one of {', '.join(RATES)}, at any rate")
+    if name == "soap" and not HAS_SOAP:
+        raise argparse.ArgumentTypeError("soap needs: pip install pytorch-optimizer")
+    return name, float(rate)
 
 
 def draw(fits: list[Fit], wanted: float, path: Path) -> None:
@@ -130,15 +140,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", nargs="+", default=list(EIGHT), help="files, or names of scikit-image's images")
     parser.add_argument("--size", type=int, default=64, help="pixels a side that they are resized to")
-    parser.add_argument("--optimizers", nargs="+", default=list(RATES), metavar="NAME=RATE")
+    parser.add_argument("--optimizers", nargs="+", type=kind, metavar="NAME=RATE", help=f"default: {' '.join(RATES)}")
     parser.add_argument("--psnr", type=float, default=40.0)
     parser.add_argument("--seconds", type=float, default=8.0, help="CPU seconds a fit may take")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    kinds = [(name, float(rate)) for name, _, rate in (kind.partition("=") for kind in options.optimizers)]
-    if importlib.util.find_spec("pytorch_optimizer") is None:
-        kinds = [kind for kind in kinds if kind[0] != "soap"]
+    kinds = options.optimizers or [kind(text) for text in RATES if HAS_SOAP or not text.startswith("soap")]
     set_up("cpu", 1)
     fits: list[Fit] = []
     print(f"{'CPU s to ' + format(options.psnr, 'g') + ' dB':20}" + "".join(f"{name:>10}" for name, _ in kinds))

@@ -52,7 +52,8 @@ class Relu(Activation):
 
     The last layer, which no ReLU follows, has PyTorch's uniform weights, of variance 1 / (3 n), where it has a bias:
     with 2 / n the field would begin as a constant as large as the data, another one for every draw, and the first steps
-    would go into undoing it. Networks without biases see features that begin near 0, and so begin near 0 themselves.
+    would go into undoing it. The small networks without biases keep 2 / n: most see features of a hash grid, which
+    begin near 0, and so do they.
     """
 
     exact = ()

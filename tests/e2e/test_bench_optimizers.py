@@ -34,3 +34,11 @@ def test_every_optimizer_fits_a_picture(tmp_path: Path) -> None:
         assert max(decibels) > decibels[0] + 10
     assert fits["adam"]["seconds"] is not None
     assert iio.imread(plot).shape[1] > 100
+
+
+def test_other_optimizers_are_refused_in_a_line() -> None:
+    made = subprocess.run(
+        [sys.executable, str(SCRIPT), "--optimizers", "newton=1"], capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 2
+    assert "newton=1: give one of adam=" in made.stderr.splitlines()[-1]

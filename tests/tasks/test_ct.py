@@ -242,9 +242,8 @@ def test_one_material_bounds_a_field_and_is_found(tmp_path):
     assert bound < 0.8 * free
     told = config((tmp_path / "disc.npz",), tmp_path, activation="material", material=0.02)
     assert float(new_task(told, CPU, torch.float32).volume().max()) <= 0.02 * (1 + 1e-6)
-    guessed = new_task(
-        dataclasses.replace(told, material=None), CPU, torch.float32
-    )  # nothing to begin as: of the guess
+    # Nothing to begin as: found in the guess.
+    guessed = new_task(dataclasses.replace(told, material=None), CPU, torch.float32)
     assert float(guessed.activate.most) * guessed.header.scale == pytest.approx(ct_start.material(guessed.data.guess))
 
 
