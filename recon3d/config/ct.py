@@ -60,6 +60,8 @@ class SteeringConfig:
 
     edge: float = 0.0
     """Slope, as a share of the scale a voxel, at which an edge begins to be one; 0: total variation is not steered."""
+    least: float = 0.5
+    """What a step across the steepest edge costs still, as a share of one where there is none."""
     along: float = 3.0
     """How much more a step along an edge costs than one across, besides what its slope tells."""
     blur: float = 0.7
@@ -71,6 +73,7 @@ class SteeringConfig:
 
     def __post_init__(self) -> None:
         require(self.edge >= 0, f"steering.edge is {self.edge}: give 0 or more")
+        require(0 <= self.least <= 1, f"steering.least is {self.least}: give 0 to 1")
         require(self.update_every >= 1, f"steering.update_every is {self.update_every}: give 1 or more")
         for name in ("along", "blur", "window"):
             require(getattr(self, name) > 0, f"steering.{name} is {getattr(self, name)}: give more than 0")

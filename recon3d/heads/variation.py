@@ -4,7 +4,8 @@ Sources: Grasmair and Lenzen, "Anisotropic total variation filtering" (2010); Es
 regularization with the structure tensor" (2015); the structure tensor is Förstner and Gülch's (1987).
 
 With J, the products of a volume's slopes averaged around each voxel, of eigenvectors e_k and eigenvalues m_k^2, a
-metric M has the rows w_k e_k, w_k = edge / (m_k + edge), times ``along`` for all but the steepest direction. The
+metric M has the rows w_k e_k, w_k = least + (1 - least) edge / (m_k + edge), times ``along`` for all but the steepest
+direction: with ``least`` 0 steps that are steep enough are free, and noise is learned along every strong edge. The
 variation is the mean of |M g| over all voxels and all choices of differences g to one neighbour or the other along
 every axis, so that it prefers no corner. M is found anew from the volume of the moment and then held, which makes long
 smooth edges, of which few views tell little, sharper with every round.
@@ -36,7 +37,7 @@ def steering(
     products = torch.cat([a * b for a in slopes for b in slopes], dim=1)
     tensor = _blurred(products, config.window)[0].movedim(0, -1).unflatten(-1, (len(slopes), len(slopes)))
     squares, directions = torch.linalg.eigh(tensor)
-    weights = config.edge / (squares.clamp_min(0).sqrt() + config.edge)
+    weights = config.least + (1 - config.least) * config.edge / (squares.clamp_min(0).sqrt() + config.edge)
     weights[..., :-1] *= config.along
     weights = weights / weights.mean()
     return (directions * weights[..., None, :]).movedim((-1, -2), (0, 1)).contiguous()

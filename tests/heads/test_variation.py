@@ -8,7 +8,7 @@ from recon3d.heads.projection import total_variation
 from recon3d.heads.variation import steered_variation, steering
 
 UNIT = (1.0, 1.0, 1.0)
-CONFIG = SteeringConfig(edge=0.02)
+CONFIG = SteeringConfig(edge=0.02, least=0.0)
 
 
 def step(angle, size=24):
@@ -29,6 +29,15 @@ def test_a_step_across_an_edge_is_cheap_and_one_along_it_is_not(angle):
     across = torch.tensor([torch.cos(torch.tensor(angle)), torch.sin(torch.tensor(angle))])
     along = torch.stack([-across[1], across[0]])
     assert (metric @ across).norm() < 0.1 * (metric @ along).norm()
+
+
+@pytest.mark.parametrize("least", [0.0, 0.3, 1.0])
+def test_a_step_across_the_steepest_edge_still_costs_the_least(least):
+    """As a share of what it costs where there is none, far from the edge."""
+    config = SteeringConfig(edge=1e-3, least=least, along=1.0, window=1.0)
+    metric = steering(step(0.0), UNIT, config)[:, :, 0, 12]
+    costs = metric[:, 0].norm(dim=0)
+    assert costs[12] / costs[0] == pytest.approx(least, abs=0.01)
 
 
 def test_weights_are_one_on_average():

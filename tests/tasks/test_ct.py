@@ -365,6 +365,8 @@ def test_configurations_that_make_no_sense_are_refused(flat, folder):
         RaysConfig(batch=0)
     with pytest.raises(UserError, match=r"steering\.window"):
         SteeringConfig(window=0.0)
+    with pytest.raises(UserError, match=r"steering\.least is 1\.5: give 0 to 1"):
+        SteeringConfig(least=1.5)
 
 
 def test_an_empty_scan_is_refused(flat, folder):
