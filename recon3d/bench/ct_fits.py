@@ -55,7 +55,8 @@ def classical(case: Case, name: str, options: Options) -> dict[str, float]:
         seconds = time.perf_counter() - begin
         return {"psnr": case.psnr(found.volume), "seconds": seconds, **found.chosen}
 
-    return once(options.out / "ct" / f"{case.name}-{name.replace(' ', '-')}.json", to_plain(settings), make)
+    record = options.out / "ct" / f"{case.name}-{name.replace(' ', '-')}.json"
+    return once(record, settings_of(case.scan, name, options), make)
 
 
 def tv_oracle(case: Case, blind: float, options: Options) -> dict[str, float]:
@@ -96,8 +97,14 @@ def neural(case: Case, preset: str, options: Options) -> dict[str, float]:
         begun = {"start": start} if config.start == "tv" else {}
         return {"psnr": case.psnr(task.volume()), "best": max(after), "last": after[-1], **begun, **figures}
 
-    asked = to_plain(dataclasses.replace(config, threads=None))
-    return once(options.out / "ct" / f"{config.name}.json", asked, make)
+    return once(options.out / "ct" / f"{config.name}.json", settings_of(case.scan, preset, options), make)
+
+
+def settings_of(scan: Path, model: str, options: Options) -> Any:
+    """What a method or a preset does with a scan, plain: a figure is kept for as long as this is the same."""
+    if model in CLASSICAL:
+        return to_plain(CLASSICAL[model][1])
+    return to_plain(dataclasses.replace(preset_config(scan, model, options), threads=None))
 
 
 def preset_config(scan: Path, preset: str, options: Options) -> CtConfig:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from recon3d.bench.ct_fits import CLASSICAL, once, trained_task
+from recon3d.bench.ct_fits import CLASSICAL, once, settings_of, trained_task
 from recon3d.bench.options import Options
 from recon3d.bench.report import Report
 from recon3d.classical import Projector, reconstruct
@@ -168,10 +168,9 @@ def _made(
         np.save(kept, volume.cpu().numpy())
         return {"seconds": seconds, **measure(volume)}
 
-    asked = {"model": model, "steps": options.steps, "seed": options.seed}
     if not kept.is_file():
         kept.with_suffix(".json").unlink(missing_ok=True)
-    figures = once(kept.with_suffix(".json"), asked, make)
+    figures = once(kept.with_suffix(".json"), settings_of(path, model, options), make)
     return figures, torch.from_numpy(np.load(kept)).to(set_up(options.device, options.threads))
 
 

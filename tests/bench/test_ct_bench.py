@@ -10,7 +10,7 @@ import torch
 
 from recon3d.bench import BENCHES
 from recon3d.bench.ct_cases import PHANTOM, cone_case, slice_case, square_picture
-from recon3d.bench.ct_fits import classical, neural, once, tv_oracle
+from recon3d.bench.ct_fits import classical, neural, once, settings_of, tv_oracle
 from recon3d.bench.options import Options
 from recon3d.classical import Projector
 from recon3d.data.scan import load_scan
@@ -76,6 +76,17 @@ def test_figures_are_made_once_for_a_question(tmp_path):
     record = tmp_path / "record.json"
     assert [once(record, {"a": 1}, make)["psnr"] for _ in range(2)] == [1, 1]
     assert once(record, {"a": 2}, make)["psnr"] == 2
+
+
+def test_the_question_is_all_settings(tmp_path, options):
+    """So no figure of a preset as it was before is taken for one of today."""
+    scan = slice_case(PHANTOM, 12, False, 32, tmp_path / "ct").scan
+    asked = settings_of(scan, "ct_sparse", options)
+    assert (
+        asked["steering"]["edge"] > 0 and asked["steps"] == 900 and "iterations" in settings_of(scan, "sirt", options)
+    )
+    assert settings_of(scan, "ct_sparse", dataclasses.replace(options, steps=(5,))) != asked
+    assert settings_of(scan, "ct_sparse", dataclasses.replace(options, threads=2)) == asked
 
 
 def test_methods_and_presets_of_a_case(tmp_path, options):
