@@ -72,10 +72,7 @@ def _survives(
     for index in range(len(cameras)):
         uv, depth = (part[0] for part in cameras[index : index + 1].project(points[alive]))
         u, v = uv.unbind(-1)
-        # A bound on how far from (u, v) the sphere's image extends: f r D / (d (d - 2 r)) for a sphere of radius r at
-        # distance D and depth d, and a pixel for rounding.
-        distance = (points[alive] - cameras.positions[index]).norm(dim=-1)
-        reach = cameras.focal[index].max() * radius * distance / (depth * (depth - 2 * radius)).clamp_min(1e-6) + 1
+        reach = _reach(points[alive], depth, radius, cameras, index)
         ahead = depth > 2 * radius
         if finest:
             seen[alive] |= (u >= 0) & (u < width) & (v >= 0) & (v < height) & (depth > 0)
@@ -99,6 +96,48 @@ def _survives(
     survives = torch.zeros_like(seen)
     survives[alive] = True
     return survives & seen
+
+
+def _reach(
+    points: Float[Tensor, "n 3"], depth: Float[Tensor, "n"], radius: float, cameras: Cameras, index: int
+) -> Float[Tensor, "n"]:
+    """A bound, in pixels, on how far from its centre's the image of a sphere of this radius extends in one camera that
+    is further than two radii away: f r D / (d (d - 2 r)) at distance D and depth d, and a pixel for rounding."""
+    distance = (points - cameras.positions[index]).norm(dim=-1)
+    return cameras.focal[index].max() * radius * distance / (depth * (depth - 2 * radius)).clamp_min(1e-6) + 1
+
+
+def shadow(cells: Bool[Tensor, "r r r"], cameras: Cameras, normalizer: Normalizer) -> Bool[Tensor, "n h w"]:
+    """Pixels whose rays may pass a True cell of a grid over the field's cube: no other pixel's does.
+
+    Every ray comes in through the outermost cells, so the windows of these cells' bounding spheres are laid over each
+    other; where a camera is among the cells, all of its pixels may.
+    """
+    resolution = cells.shape[0]
+    padded = F.pad(cells.float()[None], (1,) * 6)
+    outer = cells & (-F.max_pool3d(-padded, 3, stride=1)[0] == 0)
+    points = normalizer.to_world(cell_centers(resolution, cells.device)[outer.flatten()])
+    radius = normalizer.half_size / resolution * 3**0.5
+    width, height = cameras.width, cameras.height
+    seen = torch.zeros(len(cameras), height, width, dtype=torch.bool, device=cells.device)
+    for index in range(len(cameras)):
+        uv, depth = (part[0] for part in cameras[index : index + 1].project(points))
+        near = depth <= 2 * radius
+        if bool((near & (depth > -radius)).any()):
+            seen[index] = True
+            continue
+        u, v = uv[~near].unbind(-1)
+        reach = _reach(points[~near], depth[~near], radius, cameras, index)
+        left, right = (u - reach).clamp(0, width).long(), (u + reach + 1).clamp(0, width).long()
+        top, bottom = (v - reach).clamp(0, height).long(), (v + reach + 1).clamp(0, height).long()
+        # Each window is +1 and -1 at its corners; the sums from above and from the left count the windows at a pixel.
+        corners = torch.zeros((height + 1) * (width + 1), dtype=torch.int32, device=cells.device)
+        one = torch.ones_like(left, dtype=torch.int32)
+        for row, column, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
+            corners.index_add_(0, row * (width + 1) + column, sign * one)
+        counts = corners.view(height + 1, width + 1).cumsum(0).cumsum(1)
+        seen[index] = counts[:height, :width] > 0
+    return seen
 
 
 def bounding_cube(grid: Bool[Tensor, "r r r"], normalizer: Normalizer, margin: float = 0.02) -> Normalizer:

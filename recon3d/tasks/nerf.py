@@ -64,7 +64,7 @@ class NerfTask(PhotographsTask):
         prediction = rendering.color + (1 - rendering.opacity)[:, None] * background
         truth = composite_pixels(target, background)
         # Rays that do not count are right, and the mean is over those that do.
-        share = count / fixed.whole.sum().clamp_min(1)
+        share = self.drawn_share * count / fixed.whole.sum().clamp_min(1)
         loss = share * color_loss(config.loss, torch.where(counts, prediction, truth), truth)
         penalty = self.field.density_network.penalty()
         backward(loss if penalty is None else loss + penalty)
@@ -85,7 +85,7 @@ class NerfTask(PhotographsTask):
         truth: Float[Tensor, "n 3"],
         target: UInt8[Tensor, "n c"],
     ) -> dict[str, Float[Tensor, ""]]:
-        terms = {"color": color_loss(self.config.loss, prediction, truth)}
+        terms = {"color": self.drawn_share * color_loss(self.config.loss, prediction, truth)}
         penalty = self.field.density_network.penalty()
         if penalty is not None:
             terms["penalty"] = distributed.once(penalty)

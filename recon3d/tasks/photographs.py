@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +19,7 @@ from recon3d.data.scene import Scene
 from recon3d.errors import UserError
 from recon3d.geometry.boxes import Normalizer, cube_of_cameras
 from recon3d.geometry.cameras import Cameras, Rays
-from recon3d.geometry.hull import bounding_cube, visual_hull
+from recon3d.geometry.hull import bounding_cube, shadow, visual_hull
 from recon3d.heads.volume import Rendering, VolumeRenderer
 from recon3d.metrics.image import psnr
 from recon3d.training.trainer import Preview, StepResult, is_out_of_memory
@@ -67,6 +67,8 @@ class PhotographsTask(nn.Module):
         self.preview_scene: Scene | None = None
         self.train_cameras: Cameras | None = None
         self.cameras_inside: Cameras | None = None
+        self.drawn: Int[Tensor, " p"] | None = None
+        self.drawn_share = 1.0
         if train is not None:
             self.use_training_data(train)
 
@@ -116,7 +118,7 @@ class PhotographsTask(nn.Module):
         prediction = rendering.color + (1 - rendering.opacity)[:, None] * background
         truth = composite_pixels(target, background)
         terms = self.loss_terms(step, rendering, prediction, truth, target)
-        error = distributed.mean((prediction.detach() - truth).square())
+        error = self.drawn_share * distributed.mean((prediction.detach() - truth).square())
         samples = torch.tensor(float(rendering.samples), device=self.device)
         whole = distributed.summed({**terms, "mse": error, "samples": samples})
         error, samples = whole.pop("mse"), whole.pop("samples")
@@ -142,7 +144,16 @@ class PhotographsTask(nn.Module):
         if self.cameras_inside is None:
             assert self.train_cameras is not None, "training needs use_training_data first"
             self.cameras_inside = self.normalizer.cameras_to_field(self.train_cameras)
+            self._choose_pixels(self.train_cameras)
             _ = self.cameras_inside.is_distorted  # asked once, and not on the device's way through a step
+
+    def _choose_pixels(self, cameras: Cameras) -> None:
+        """Draw only pixels whose rays pass cells that may be occupied; the others' colours are the background's,
+        whatever the field is. ``drawn_share`` of all pixels are drawn: a mean over these times that share has the
+        gradient of the mean over all."""
+        drawn = shadow(self.head.grid.allowed, cameras, self.normalizer).flatten()
+        self.drawn_share = float(drawn.float().mean())
+        self.drawn = None if self.drawn_share == 1 else drawn.nonzero().squeeze(1).int()
 
     def begin_step(self, step: int) -> None:
         """What has to happen before a step."""
@@ -172,12 +183,13 @@ class PhotographsTask(nn.Module):
         return {}
 
     def _batch(self, count: int) -> tuple[Rays, Tensor]:
-        """This process's part of ``count`` random pixels of all images: rays in field coordinates and their uint8
-        colours (N, C)."""
+        """This process's part of ``count`` random pixels of those that are drawn: rays in field coordinates and their
+        uint8 colours (N, C)."""
         cameras = self.cameras_inside
         assert cameras is not None, "prepare_step comes first"
-        drawn = torch.randint(len(self.pixels), (count,), device=self.device, generator=self.generator)
-        index = distributed.own(drawn)
+        among = len(self.pixels) if self.drawn is None else len(self.drawn)
+        place = distributed.own(torch.randint(among, (count,), device=self.device, generator=self.generator))
+        index = place if self.drawn is None else self.drawn[place].long()
         area = cameras.width * cameras.height
         camera, pixel = index // area, index % area
         uv = torch.stack([pixel % cameras.width, pixel // cameras.width], dim=-1) + 0.5

@@ -130,7 +130,7 @@ class SurfaceTask(PhotographsTask):
         target: UInt8[Tensor, "n c"],
     ) -> dict[str, Float[Tensor, ""]]:
         config = self.config
-        terms = {"color": color_loss(config.loss, prediction, truth)}
+        terms = {"color": self.drawn_share * color_loss(config.loss, prediction, truth)}
         if config.eikonal and not self.head.fog:
             space = 2 * self.uniform(config.space_points, 3) - 1
             gradient = self.field.slope(torch.cat([rendering.points, space]))
@@ -140,7 +140,8 @@ class SurfaceTask(PhotographsTask):
             terms["curvature"] = weight * distributed.mean(self.field.laplacian(rendering.points).abs())
         if config.mask and target.shape[-1] == 4:
             opacity, alpha = rendering.opacity.clamp(SURE, 1 - SURE), target[:, 3].float() / 255
-            terms["mask"] = config.mask * distributed.mean(F.binary_cross_entropy(opacity, alpha, reduction="none"))
+            entropy = distributed.mean(F.binary_cross_entropy(opacity, alpha, reduction="none"))
+            terms["mask"] = self.drawn_share * config.mask * entropy
         penalty = self.field.geometry_network.penalty()
         if penalty is not None:
             terms["penalty"] = distributed.once(penalty)

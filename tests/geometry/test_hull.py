@@ -7,7 +7,7 @@ import torch
 
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.cameras import Cameras, focal_from_angle, look_at
-from recon3d.geometry.hull import bounding_cube, cell_centers, distance_to_cells, visual_hull
+from recon3d.geometry.hull import bounding_cube, cell_centers, distance_to_cells, shadow, visual_hull
 
 from .ball import cameras_around, photographs
 
@@ -112,6 +112,44 @@ def test_what_lies_outside_a_picture_is_not_ruled_out():
 def test_blank_masks_leave_nothing(seen):
     cameras, masks = seen
     assert not visual_hull(torch.zeros_like(masks), cameras, BOX, 32).any()
+
+
+def passing(cells, cameras, box, steps=400):
+    """Pixels whose rays pass a True cell, by looking at points along them."""
+    inside = box.cameras_to_field(cameras)
+    t = torch.linspace(0, 8, steps)
+    found = []
+    for index in range(len(cameras)):
+        rays = inside.image_rays(index)
+        points = rays.origins[:, None] + t[None, :, None] * rays.directions[:, None]
+        place = ((points + 1) * (0.5 * len(cells))).floor().long()
+        within = ((place >= 0) & (place < len(cells))).all(-1)
+        x, y, z = place.clamp(0, len(cells) - 1).unbind(-1)
+        found.append((cells[x, y, z] & within).any(-1).view(cameras.height, cameras.width))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("share", [0.0005, 0.02, 1.0])
+def test_no_ray_but_those_of_the_shadow_passes_the_cells(share):
+    """And no more pixels are in it than within the bounding spheres and a pixel of those that do."""
+    generator = torch.Generator().manual_seed(1)
+    cells = torch.rand(16, 16, 16, generator=generator) < share
+    cameras = cameras_around(7, size=40, distance=5.0)
+    dark, passed = shadow(cells, cameras, BOX), passing(cells, cameras, BOX)
+    assert passed.any() and not (passed & ~dark).any()
+    near = torch.nn.functional.max_pool2d(passed.float(), 11, stride=1, padding=5) > 0
+    assert not (dark & ~near).any()
+
+
+def test_a_camera_among_the_cells_sees_them_in_all_pixels():
+    cells = torch.ones(8, 8, 8, dtype=torch.bool)
+    assert shadow(cells, cameras_around(3, size=8, distance=0.5), BOX).all()
+    behind = torch.zeros_like(cells)
+    behind[:, :, -1] = True
+    pose = look_at(torch.tensor([0.0, 0.0, -1.0]), torch.tensor([0.0, 0.0, -3.0]), torch.tensor([0.0, 1.0, 0.0]))
+    away = cameras_around(1, size=8)
+    away = Cameras(pose[None], away.focal, away.center, 8, 8, away.distortion)
+    assert not shadow(behind, away, BOX).any()
 
 
 def test_bounding_cube_is_the_smallest(seen):

@@ -150,6 +150,35 @@ def test_the_number_of_samples_is_kept_not_that_of_rays(scene):
     assert all(f["rays"] == 64 for f in few)
 
 
+def test_pixels_that_are_not_drawn_change_nothing(scene):
+    """The mean over the drawn pixels, times their share, has the value and the gradient of the mean over all."""
+    task = make(scene)
+    task.prepare_step(0)
+    assert task.drawn is not None and 0.2 < task.drawn_share < 0.8
+    every = torch.arange(len(task.pixels))
+    background = torch.tensor([[0.2, 0.5, 0.9]])
+
+    def loss(index):
+        area = 32 * 32
+        uv = torch.stack([index % area % 32, index % area // 32], dim=-1) + 0.5
+        rendering = task.head(task.field, task.cameras_inside.rays(index // area, uv))
+        prediction = rendering.color + (1 - rendering.opacity)[:, None] * background
+        return (prediction - composite_pixels(task.pixels[index], background)).square().mean()
+
+    def gradient(value):
+        return torch.cat([g.flatten() for g in torch.autograd.grad(value, list(task.field.parameters()))])
+
+    whole, drawn = loss(every), task.drawn_share * loss(task.drawn.long())
+    assert drawn.item() == pytest.approx(whole.item(), rel=1e-5)
+    torch.testing.assert_close(gradient(drawn), gradient(whole), rtol=1e-4, atol=1e-9)
+
+
+def test_without_alpha_nearly_all_pixels_are_drawn(scene):
+    task = make(dataclasses.replace(scene, images=scene.images[..., :3].contiguous()))
+    task.prepare_step(0)
+    assert task.drawn_share > 0.99
+
+
 def test_a_step_depends_on_seed_and_number_only(scene):
     losses = []
     for noise in (1, 2):
@@ -340,10 +369,10 @@ def test_stray_cells_are_not_main_parts():
 
 def test_a_device_step_is_a_training_step_without_a_word_to_the_host(scene):
     """The same rays give the same gradients."""
-    config = dataclasses.replace(CONFIG, max_rays=256, background="white")
+    config = dataclasses.replace(CONFIG, max_rays=160, background="white")
     told, silent = make(scene, config), make(scene, config)
-    told.rays_per_step.fill_(256)
-    silent.rays_per_step.fill_(256)
+    told.rays_per_step.fill_(160)
+    silent.rays_per_step.fill_(160)
     result = told.training_step(3, torch.Tensor.backward)
     silent.prepare_step(3)
     with NoHost():
