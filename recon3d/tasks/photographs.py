@@ -26,6 +26,8 @@ from recon3d.training.trainer import Preview, StepResult, is_out_of_memory
 
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 BOX_GRID = 64
+NEARLY_ALL = 0.9
+"""Share of the pixels from which on it is not worth remembering which of them are drawn."""
 GROWTHS = 3
 RENDERED_AT_ONCE = {"cpu": 0.25, "cuda": 8.0}
 """Rays of an image that are rendered together, in units of the most of a training step. Steps are finer on a CPU; a GPU
@@ -152,8 +154,11 @@ class PhotographsTask(nn.Module):
         whatever the field is. ``drawn_share`` of all pixels are drawn: a mean over these times that share has the
         gradient of the mean over all."""
         drawn = shadow(self.head.grid.allowed, cameras, self.normalizer).flatten()
-        self.drawn_share = float(drawn.float().mean())
-        self.drawn = None if self.drawn_share == 1 else drawn.nonzero().squeeze(1).int()
+        share = float(drawn.sum()) / len(drawn)
+        self.drawn, self.drawn_share = None, 1.0
+        if share < NEARLY_ALL:
+            place = drawn.nonzero().squeeze(1)
+            self.drawn, self.drawn_share = place.int() if len(drawn) < 2**31 else place, share
 
     def begin_step(self, step: int) -> None:
         """What has to happen before a step."""
