@@ -15,7 +15,7 @@ from recon3d.fields.groups import parameter_groups
 from recon3d.fields.radiance import RadianceField
 from recon3d.heads.fixed import Capacity, FixedRendering, render_within
 from recon3d.heads.volume import Rendering, VolumeRenderer
-from recon3d.tasks.photographs import PhotographsTask, color_loss, composite_pixels
+from recon3d.tasks.photographs import PhotographsTask, color_error, composite_pixels
 
 MARCHED = 4
 """Room for samples in occupied cells, in units of the samples a step aims at; most of them no light reaches."""
@@ -64,8 +64,8 @@ class NerfTask(PhotographsTask):
         prediction = rendering.color + (1 - rendering.opacity)[:, None] * background
         truth = composite_pixels(target, background)
         # Rays that do not count are right, and the mean is over those that do.
-        share = self.drawn_share * count / fixed.whole.sum().clamp_min(1)
-        loss = share * color_loss(config.loss, torch.where(counts, prediction, truth), truth)
+        share = count / fixed.whole.sum().clamp_min(1)
+        loss = share * self.mean_of_pixels(color_error(config.loss, torch.where(counts, prediction, truth), truth))
         penalty = self.field.density_network.penalty()
         backward(loss if penalty is None else loss + penalty)
         self._adapt_on_device(fixed, capacity)
@@ -85,7 +85,7 @@ class NerfTask(PhotographsTask):
         truth: Float[Tensor, "n 3"],
         target: UInt8[Tensor, "n c"],
     ) -> dict[str, Float[Tensor, ""]]:
-        terms = {"color": self.drawn_share * color_loss(self.config.loss, prediction, truth)}
+        terms = {"color": self.mean_of_pixels(color_error(self.config.loss, prediction, truth))}
         penalty = self.field.density_network.penalty()
         if penalty is not None:
             terms["penalty"] = distributed.once(penalty)

@@ -120,7 +120,7 @@ class PhotographsTask(nn.Module):
         prediction = rendering.color + (1 - rendering.opacity)[:, None] * background
         truth = composite_pixels(target, background)
         terms = self.loss_terms(step, rendering, prediction, truth, target)
-        error = self.drawn_share * distributed.mean((prediction.detach() - truth).square())
+        error = self.mean_of_pixels((prediction.detach() - truth).square())
         samples = torch.tensor(float(rendering.samples), device=self.device)
         whole = distributed.summed({**terms, "mse": error, "samples": samples})
         error, samples = whole.pop("mse"), whole.pop("samples")
@@ -150,15 +150,19 @@ class PhotographsTask(nn.Module):
             _ = self.cameras_inside.is_distorted  # asked once, and not on the device's way through a step
 
     def _choose_pixels(self, cameras: Cameras) -> None:
-        """Draw only pixels whose rays pass cells that may be occupied; the others' colours are the background's,
-        whatever the field is. ``drawn_share`` of all pixels are drawn: a mean over these times that share has the
-        gradient of the mean over all."""
+        """Draw only pixels whose rays pass cells that may be occupied, ``drawn_share`` of all; the others' colours are
+        the background's, whatever the field is."""
         drawn = shadow(self.head.grid.allowed, cameras, self.normalizer).flatten()
         share = float(drawn.sum()) / len(drawn)
         self.drawn, self.drawn_share = None, 1.0
         if share < NEARLY_ALL:
             place = drawn.nonzero().squeeze(1)
             self.drawn, self.drawn_share = place.int() if len(drawn) < 2**31 else place, share
+
+    def mean_of_pixels(self, errors: Float[Tensor, "n ..."]) -> Float[Tensor, ""]:
+        """This process's part of the mean over all pixels, from errors of drawn ones: those that are not drawn have
+        errors without a gradient, which count as 0."""
+        return self.drawn_share * distributed.mean(errors)
 
     def begin_step(self, step: int) -> None:
         """What has to happen before a step."""
@@ -395,17 +399,15 @@ def normal_picture(normal: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
     return torch.where(normal.square().sum(-1, keepdim=True) > 0, 0.5 + 0.5 * normal, 1.0)
 
 
-def color_loss(
+def color_error(
     kind: Literal["l1", "huber", "mse"], prediction: Float[Tensor, "n 3"], truth: Float[Tensor, "n 3"]
-) -> Float[Tensor, ""]:
-    """This process's part of the mean over all rays and channels."""
+) -> Float[Tensor, "n 3"]:
+    """What the loss is the mean of, by ray and channel."""
     if kind == "mse":
-        error = F.mse_loss(prediction, truth, reduction="none")
-    elif kind == "l1":
-        error = F.l1_loss(prediction, truth, reduction="none")
-    else:
-        error = F.huber_loss(prediction, truth, reduction="none", delta=0.1)
-    return distributed.mean(error)
+        return F.mse_loss(prediction, truth, reduction="none")
+    if kind == "l1":
+        return F.l1_loss(prediction, truth, reduction="none")
+    return F.huber_loss(prediction, truth, reduction="none", delta=0.1)
 
 
 def to_uint8(image: Float[Tensor, "h w c"]) -> np.ndarray:

@@ -23,7 +23,7 @@ from recon3d.geometry.cameras import Rays
 from recon3d.geometry.depth_views import DepthView, mean_vote, truncation_for, views_of
 from recon3d.geometry.hull import cell_centers, distance_to_cells
 from recon3d.heads.surface import SurfaceRenderer, SurfaceRendering
-from recon3d.tasks.photographs import PhotographsTask, color_loss
+from recon3d.tasks.photographs import PhotographsTask, color_error
 
 SLOPE_MARGIN = 1.5
 """A trained field's distance may change so many times faster than a true one's."""
@@ -130,7 +130,7 @@ class SurfaceTask(PhotographsTask):
         target: UInt8[Tensor, "n c"],
     ) -> dict[str, Float[Tensor, ""]]:
         config = self.config
-        terms = {"color": self.drawn_share * color_loss(config.loss, prediction, truth)}
+        terms = {"color": self.mean_of_pixels(color_error(config.loss, prediction, truth))}
         if config.eikonal and not self.head.fog:
             space = 2 * self.uniform(config.space_points, 3) - 1
             gradient = self.field.slope(torch.cat([rendering.points, space]))
@@ -140,8 +140,8 @@ class SurfaceTask(PhotographsTask):
             terms["curvature"] = weight * distributed.mean(self.field.laplacian(rendering.points).abs())
         if config.mask and target.shape[-1] == 4:
             opacity, alpha = rendering.opacity.clamp(SURE, 1 - SURE), target[:, 3].float() / 255
-            entropy = distributed.mean(F.binary_cross_entropy(opacity, alpha, reduction="none"))
-            terms["mask"] = self.drawn_share * config.mask * entropy
+            entropy = F.binary_cross_entropy(opacity, alpha, reduction="none")
+            terms["mask"] = config.mask * self.mean_of_pixels(entropy)
         penalty = self.field.geometry_network.penalty()
         if penalty is not None:
             terms["penalty"] = distributed.once(penalty)
