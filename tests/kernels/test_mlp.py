@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recon3d.kernels import relu_mlp, relu_mlp_recall, tiles
-from recon3d.kernels.mlp import amx, reference
+from recon3d.kernels.mlp import cpu, reference, simd
 
 
 def make(rows, dims, dtype=torch.float64):
@@ -31,6 +31,25 @@ def test_values_and_gradients(rows, dims):
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("rows", [1, 511, 20_000])
+@pytest.mark.parametrize("dims", [(24, 64, 16), (32, 64, 64, 3), (2, 200, 200, 1)])
+def test_float32_is_no_further_from_float64_than_plain_torch(rows, dims):
+    x, weights = make(rows, dims)
+    truth = relu_mlp(x, weights)
+    truths = torch.autograd.grad(truth, [x, *weights], torch.ones_like(truth))
+    x, *weights = [tensor.detach().float() for tensor in (x, *weights)]
+    grad = torch.ones(rows, dims[-1])
+
+    def errors(way):
+        grad_x, grad_weights = way.backward(grad, x, weights, torch.float32, True)
+        values = way.forward(x, weights, torch.float32), grad_x, *grad_weights
+        assert all(value.dtype == torch.float32 for value in values)
+        return [float((v - t).norm() / t.norm()) for v, t in zip(values, [truth, *truths], strict=True)]
+
+    assert all(ours < 1e-6 + 1.5 * plain for ours, plain in zip(errors(cpu), errors(reference), strict=True))
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dims", [(24, 64, 16), (32, 64, 64, 32)])
 def test_bfloat16_is_near_float32(dims):
     x, weights = make(4096, dims, torch.float32)
@@ -74,14 +93,20 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda x, *w: relu_mlp(x, list(w)), (x, *weights))
 
 
-needs_tiles = pytest.mark.skipif(not tiles.available(), reason="this CPU has no matrix tiles (AMX)")
+@pytest.fixture(params=["tiles", "vectors"])
+def way(request, monkeypatch):
+    """Either implementation of the CPU, where there is a choice."""
+    if request.param == "tiles" and not tiles.available():
+        pytest.skip("this CPU has no matrix tiles (AMX)")
+    monkeypatch.setattr(tiles, "available", lambda: request.param == "tiles")
 
 
-@needs_tiles
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("rows", [0, 1, 256, 1000])
 @pytest.mark.parametrize("dims", [(24, 64, 16), (32, 64, 64, 3), (5, 2), (70, 40, 33)])
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
-def test_tiles_are_exact_up_to_rounding(rows, dims, kind):
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_exact_up_to_rounding(rows, dims, kind, compute):
     """Small whole numbers are bfloat16 numbers, and so are their sums here: nothing is rounded, any mistake shows."""
     generator = torch.Generator().manual_seed(1)
 
@@ -92,30 +117,32 @@ def test_tiles_are_exact_up_to_rounding(rows, dims, kind):
 
     x, grad = draw(rows, dims[0]).to(kind), draw(rows, dims[-1]).to(kind)
     weights = [draw(b, a) for a, b in zip(dims[:-1], dims[1:])]
-    value = amx.forward(x, weights)
+    value = cpu.forward(x, weights, compute)
     truth = reference.forward(x, weights, torch.float32)
     torch.testing.assert_close(value.float(), truth, rtol=0, atol=0)
-    grad_x, grad_weights = amx.backward(grad, x, weights, need_x=True)
+    grad_x, grad_weights = cpu.backward(grad, x, weights, compute, need_x=True)
     true_x, true_weights = reference.backward(grad.float(), x.float(), weights, torch.float32, True)
     torch.testing.assert_close(grad_x.float(), true_x, rtol=0, atol=0)
     torch.testing.assert_close(grad_weights, true_weights, rtol=0, atol=0)
-    assert grad_x.dtype == kind and value.dtype == torch.bfloat16
-    assert amx.backward(grad, x, weights, need_x=False)[0].numel() == 0
+    assert grad_x.dtype == kind and value.dtype == compute
+    assert cpu.backward(grad, x, weights, compute, need_x=False)[0].numel() == 0
 
 
-@needs_tiles
-def test_tiles_let_nan_through():
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_nan_goes_through(compute):
     x, weights = make(300, (24, 64, 16), torch.float32)
     spoilt = x.detach().clone()
     spoilt[17, 3] = torch.nan
-    value = amx.forward(spoilt, weights)
+    value = cpu.forward(spoilt, weights, compute)
     assert value.isnan().any(1).nonzero().tolist() == [[17]]
-    _, grad_weights = amx.backward(torch.ones(300, 16), spoilt, weights, need_x=True)
+    _, grad_weights = cpu.backward(torch.ones(300, 16), spoilt, weights, compute, need_x=True)
     assert all(grad.isnan().any() for grad in grad_weights)
 
 
-def test_bfloat16_without_tiles(monkeypatch):
+def test_bfloat16_without_instructions_for_it(monkeypatch):
     monkeypatch.setattr(tiles, "available", lambda: False)
+    monkeypatch.setattr(simd, "PAIRS", False)
     test_bfloat16_is_near_float32((24, 64, 16))
 
 

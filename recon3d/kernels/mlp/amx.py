@@ -13,19 +13,10 @@ from numba import njit
 from torch import Tensor
 
 from recon3d.kernels import tiles
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.vectors import aligned
 
-ROWS = 256
+ROWS = BLOCK = 256
 PAD = 32
-TASKS_PER_THREAD = 4
-
-
-@njit(nogil=True, cache=True)
-def _aligned(count, dtype):
-    """An array of zeros that starts at a line of the cache."""
-    raw = np.zeros(count + 64, dtype)
-    shift = (-raw.ctypes.data % 64) // raw.itemsize
-    return raw[shift : shift + count]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -118,16 +109,17 @@ def _hidden(inputs, forward, padded, layers, sums):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _forward(first, last, x, forward, widths, padded, configuration, out):
-    layers, widest = len(widths) - 1, forward.shape[2] // 2
-    inputs = _aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
-    sums = _aligned(ROWS * widest, np.float32).reshape(ROWS, widest)
+def forward(first, last, x, weights, back, widths, padded, configuration, out):
+    """Outputs of the rows from ``first`` to ``last`` into ``out``."""
+    layers, widest = len(widths) - 1, weights.shape[2] // 2
+    inputs = aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
+    sums = aligned(ROWS * widest, np.float32).reshape(ROWS, widest)
     tiles.configure(configuration.ctypes.data)
     for begin in range(first, last, ROWS):
         count = min(ROWS, last - begin)
         _fill(x, begin, count, widths[0], inputs[0])
-        _hidden(inputs, forward, padded, layers - 1, sums)
-        _product(inputs[layers - 1], forward[layers - 1], padded[layers - 1], padded[layers], sums)
+        _hidden(inputs, weights, padded, layers - 1, sums)
+        _product(inputs[layers - 1], weights[layers - 1], padded[layers - 1], padded[layers], sums)
         for i in range(count):
             for j in range(widths[layers]):
                 tiles.put(out, begin + i, j, sums[i, j])
@@ -135,21 +127,21 @@ def _forward(first, last, x, forward, widths, padded, configuration, out):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _backward(first, last, grad, x, forward, back, widths, padded, configuration, need_x, grad_x):
+def backward(first, last, grad, x, weights, back, widths, padded, configuration, need_x, grad_x):
     """Gradients of the weights, (layers, widest, widest) with zeros around; those of x into ``grad_x``."""
-    layers, widest, zero = len(widths) - 1, forward.shape[2] // 2, np.float32(0)
-    inputs = _aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
-    grads = _aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
-    sums = _aligned(ROWS * widest, np.float32).reshape(ROWS, widest)
-    turned, paired = _aligned(widest * ROWS, np.uint16), _aligned(widest * ROWS, np.uint16)
+    layers, widest, zero = len(widths) - 1, weights.shape[2] // 2, np.float32(0)
+    inputs = aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
+    grads = aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
+    sums = aligned(ROWS * widest, np.float32).reshape(ROWS, widest)
+    turned, paired = aligned(widest * ROWS, np.uint16), aligned(widest * ROWS, np.uint16)
     turned, paired = turned.reshape(widest, ROWS), paired.reshape(ROWS // 2, 2 * widest)
-    totals = _aligned(layers * widest * widest, np.float32).reshape(layers, widest, widest)
+    totals = aligned(layers * widest * widest, np.float32).reshape(layers, widest, widest)
     tiles.configure(configuration.ctypes.data)
     for begin in range(first, last, ROWS):
         count = min(ROWS, last - begin)
         _fill(x, begin, count, widths[0], inputs[0])
         _fill(grad, begin, count, widths[layers], grads[layers])
-        _hidden(inputs, forward, padded, layers - 1, sums)
+        _hidden(inputs, weights, padded, layers - 1, sums)
         for layer in range(layers - 1, -1, -1):
             outgoing, incoming = padded[layer + 1], padded[layer]
             _add_outer(grads[layer + 1], inputs[layer], turned, paired, totals[layer, :outgoing, :incoming])
@@ -169,52 +161,21 @@ def _backward(first, last, grad, x, forward, back, widths, padded, configuration
     return totals
 
 
-def _numbers(values: Tensor) -> np.ndarray:
-    """float32, or the bits of bfloat16; other types as float32."""
-    values = values.detach().contiguous()
-    return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.float().numpy()
-
-
-def _packed(weights: list[Tensor]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Right factors of the products forward and back, (layers, widest / 2, 2 * widest), widths and padded widths."""
+def pack(weights: list[Tensor], compute: torch.dtype) -> tuple[np.ndarray, ...]:
+    """What kernels must know of weights: right factors of the products forward and back, (layers, widest / 2,
+    2 * widest), widths, padded widths, and how tiles are laid out."""
     widths = np.array([weights[0].shape[1], *(len(weight) for weight in weights)])
     padded = -(-widths // PAD) * PAD
     widest = int(padded.max())
-    square = torch.zeros(len(weights), widest, widest, dtype=torch.bfloat16)
+    square = torch.zeros(len(weights), widest, widest, dtype=compute)
     for target, weight in zip(square, weights, strict=True):
         target[: len(weight), : weight.shape[1]] = weight.detach()
     shape = len(weights), widest // 2, 2, widest
     sides = [v.reshape(shape).transpose(2, 3).reshape(len(weights), widest // 2, -1) for v in (square.mT, square)]
-    return _numbers(sides[0]), _numbers(sides[1]), widths, padded
+    factors = [side.contiguous().view(torch.uint16).numpy() for side in sides]
+    return *factors, widths, padded, tiles.CONFIGURATION
 
 
-def _spans(rows: int) -> list[tuple[int, int]]:
-    """Spans of whole blocks, but for the last."""
-    blocks = spans(-(-rows // ROWS), TASKS_PER_THREAD * torch.get_num_threads())
-    return [(ROWS * a, min(ROWS * b, rows)) for a, b in blocks if b > a]
-
-
-def forward(x: Tensor, weights: list[Tensor]) -> Tensor:
-    """Outputs (N, out) bfloat16 of rows ``x`` (N, in)."""
-    packed, _, widths, padded = _packed(weights)
-    out = torch.empty(len(x), len(weights[-1]), dtype=torch.bfloat16)
-    rest = _numbers(x), packed, widths, padded, tiles.CONFIGURATION, _numbers(out)
-    run_parallel(_forward, [(a, b, *rest) for a, b in _spans(len(x))])
-    return out
-
-
-def backward(grad: Tensor, x: Tensor, weights: list[Tensor], need_x: bool) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of ``x`` (empty if not needed) and of the weights, each in its own type."""
-    forward, back, widths, padded = _packed(weights)
-    grad_x = torch.empty(
-        len(x) if need_x else 0, x.shape[1], dtype=torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-    )
-    rest = forward, back, widths, padded, tiles.CONFIGURATION, need_x, _numbers(grad_x)
-    given = _numbers(grad), _numbers(x)
-    tasks = [(a, b, *given, *rest) for a, b in _spans(len(x))]
-    totals = np.zeros((len(weights), forward.shape[1] * 2, forward.shape[1] * 2), np.float32)
-    for part in run_parallel(_backward, tasks):
-        totals += part
-    sums = torch.from_numpy(totals)
-    parts = [total[: len(w), : w.shape[1]].to(w.dtype, copy=True) for total, w in zip(sums, weights, strict=True)]
-    return grad_x.to(x.dtype), parts
+def unpack(totals: np.ndarray) -> Tensor:
+    """(layers, out, in) of the kernel's sums."""
+    return torch.from_numpy(totals)

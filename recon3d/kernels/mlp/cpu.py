@@ -1,78 +1,73 @@
-"""The small ReLU network on the CPU, in blocks of rows that stay in cache, one block a task.
+"""The small ReLU network on the CPU: in matrix tiles (``amx.py``) where there are some and products are bfloat16, else
+in vectors (``simd.py``). Blocks of rows go through the network one after the other, so that only x and y travel through
+memory; hidden activations are made again in the backward pass.
 
-In bfloat16, CPUs with matrix tiles have a faster way (``amx.py``); what follows is for all others.
-
-A block's rows are a multiple of ``GRAIN`` (the last block is padded): the matrix library compiles a kernel for every
-shape it meets, at a millisecond each, and the number of samples of a step is never twice the same. The hidden
-activations are made again in the backward pass, in cache, instead of travelling through memory.
+Where the CPU does not multiply bfloat16, float32 stands in for it. float64 is for tests, and goes through the
+reference.
 """
 
 from __future__ import annotations
 
+from types import ModuleType
+
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from recon3d.kernels import tiles
-from recon3d.kernels.mlp import amx
-from recon3d.kernels.mlp.reference import layer_inputs
-from recon3d.kernels.threads import run_parallel
+from recon3d.kernels.mlp import amx, reference, simd
+from recon3d.kernels.threads import run_parallel, spans
 
-LARGEST = 8192
-GRAIN = 1024
+TASKS_PER_THREAD = 4
 
 
-def _block_rows(rows: int) -> int:
-    """Rows of a block, so that all threads have equally many blocks."""
-    threads = torch.get_num_threads()
-    blocks = threads * -(-rows // (LARGEST * threads))
-    return GRAIN * -(-rows // (blocks * GRAIN))
+def _way(compute: torch.dtype) -> ModuleType:
+    return amx if compute == torch.bfloat16 and tiles.available() else simd
 
 
-def _block(x: Tensor, begin: int, size: int, compute: torch.dtype) -> Tensor:
-    """``size`` rows from ``begin`` on, padded with zeros."""
-    part = x[begin : begin + size].to(compute)
-    return part if len(part) == size else F.pad(part, (0, 0, 0, size - len(part)))
+def _numbers(values: Tensor) -> np.ndarray:
+    """float32, or the bits of bfloat16; other types as float32."""
+    values = values.detach().contiguous()
+    return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.float().numpy()
+
+
+def _empty(rows: int, width: int, kind: torch.dtype) -> Tensor:
+    """Room for results, of a type that kernels write."""
+    return torch.empty(rows, width, dtype=torch.bfloat16 if kind == torch.bfloat16 else torch.float32)
+
+
+def _spans(rows: int, block: int) -> list[tuple[int, int]]:
+    """Spans of whole blocks, but for the last."""
+    blocks = spans(-(-rows // block), TASKS_PER_THREAD * torch.get_num_threads())
+    return [(block * a, min(block * b, rows)) for a, b in blocks if b > a]
 
 
 def forward(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
-    if compute == torch.bfloat16 and tiles.available():
-        return amx.forward(x, weights)
-    x, weights = x.detach(), [weight.detach().to(compute) for weight in weights]
-    out = x.new_empty(len(x), len(weights[-1]), dtype=compute)
-    size = _block_rows(max(1, len(x)))
-
-    def block(begin: int) -> None:
-        part = layer_inputs(_block(x, begin, size, compute), weights)[-1] @ weights[-1].t()
-        out[begin : begin + size] = part[: len(x) - begin]
-
-    run_parallel(block, [(begin,) for begin in range(0, len(x), size)])
-    return out
+    """Outputs (N, out) of rows ``x`` (N, in)."""
+    if compute == torch.float64:
+        return reference.forward(x, weights, compute)
+    way = _way(compute)
+    out = _empty(len(x), len(weights[-1]), compute)
+    given = _numbers(x), *way.pack(weights, compute), _numbers(out)
+    run_parallel(way.forward, [(a, b, *given) for a, b in _spans(len(x), way.BLOCK)])
+    return out.to(compute)
 
 
 def backward(
     grad: Tensor, x: Tensor, weights: list[Tensor], compute: torch.dtype, need_x: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    if compute == torch.bfloat16 and tiles.available():
-        return amx.backward(grad, x, weights, need_x)
-    x, small = x.detach(), [weight.detach().to(compute) for weight in weights]
-    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else x.new_empty(0)
-    size = _block_rows(max(1, len(x)))
-
-    def block(begin: int) -> list[Tensor]:
-        inputs = layer_inputs(_block(x, begin, size, compute), small)
-        g = _block(grad, begin, size, compute)
-        parts = []
-        for layer in reversed(range(len(small))):
-            parts.append(g.t() @ inputs[layer])
-            if layer > 0:
-                g = torch.ops.aten.threshold_backward(g @ small[layer], inputs[layer], 0)
-        if need_x:
-            grad_x[begin : begin + size] = (g @ small[0])[: len(x) - begin]
-        return parts[::-1]
-
-    grad_weights = [torch.zeros_like(weight) for weight in weights]
-    for parts in run_parallel(block, [(begin,) for begin in range(0, len(x), size)]):
-        for total, part in zip(grad_weights, parts, strict=True):
-            total += part
-    return grad_x, grad_weights
+    """Gradients of ``x`` (empty if not needed) and of the weights, each in its own type."""
+    if compute == torch.float64:
+        return reference.backward(grad, x, weights, compute, need_x)
+    way = _way(compute)
+    room = _empty(len(x) if need_x else 0, x.shape[1], x.dtype)
+    given = _numbers(grad), _numbers(x), *way.pack(weights, compute), need_x, _numbers(room)
+    parts = run_parallel(way.backward, [(a, b, *given) for a, b in _spans(len(x), way.BLOCK)])
+    grad_x = room.to(x.dtype) if need_x else x.new_empty(0)
+    if not parts:
+        return grad_x, [torch.zeros_like(weight) for weight in weights]
+    sums = way.unpack(sum(parts[1:], start=parts[0]))
+    return grad_x, [
+        total[: len(weight), : weight.shape[1]].to(weight.dtype, copy=True)
+        for total, weight in zip(sums, weights, strict=True)
+    ]

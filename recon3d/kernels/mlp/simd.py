@@ -1,0 +1,158 @@
+"""The small ReLU network in vectors (``strips.py``), for CPUs without matrix tiles and for float32 on all.
+
+A strip of rows goes through all layers before the next one starts, and back: what is between the layers stays in the
+first-level cache. Gradients of weights are sums over rows: their two factors are kept for a block of ``STRIPS`` strips,
+in the second-level cache. All widths are padded with zeros to a multiple of ``UNITS``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, types
+from numba.extending import overload
+from torch import Tensor
+
+from recon3d.kernels.mlp.strips import (
+    LANES,
+    LEFT,
+    PAIRS,
+    RIGHT,
+    ROWS,
+    UNITS,
+    blank,
+    keep,
+    outer,
+    product,
+    turn,
+    turn_back,
+)
+from recon3d.kernels.vectors import aligned
+
+STRIPS = 16
+BLOCK = STRIPS * ROWS
+
+
+def factor(kept: Any, pairs: Any) -> Any:
+    """In numba: of what :func:`strips.keep` has stored, what :func:`strips.product` takes."""
+
+
+@overload(factor, inline="always")
+def _factor(kept, pairs):
+    if isinstance(kept.dtype, types.Float):
+        return lambda kept, pairs: kept
+    return lambda kept, pairs: pairs
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fill(source, begin, count, width, values):
+    """A strip of ``count`` rows from ``begin`` on; what is behind them, and behind ``width``, is 0."""
+    for at in range(0, ROWS, LANES):
+        for column in range(0, width, LANES):
+            turn(source, begin + at, column, count - at, width - column, values, at)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _write(values, count, width, target, begin):
+    for at in range(0, ROWS, LANES):
+        for column in range(0, width, LANES):
+            turn_back(values, at, column, target, begin + at, count - at, width - column)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _layer(packed, source, inner, units, sums):
+    for first in range(0, units, UNITS):
+        product(packed, first, source, inner, sums)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _hidden(sums, weights, padded, numbers, strip, inputs, pairs):
+    """Keep the inputs of all layers of a strip, the first in ``sums``."""
+    layers = len(padded) - 1
+    keep(sums, padded[0], -np.inf, inputs[0, strip], pairs)
+    for layer in range(layers - 1):
+        _layer(weights[layer], factor(inputs[layer, strip], pairs), padded[layer] // numbers, padded[layer + 1], sums)
+        keep(sums, padded[layer + 1], 0.0, inputs[layer + 1, strip], pairs)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _rooms(layers, strips, units, bits):
+    """For what is kept of all layers, for sums, and for pairs. Strips lie a row further apart than they must, so that
+    they do not share places in the cache."""
+    kept = aligned(layers * strips * (units + 1) * ROWS, bits).reshape(layers, strips, units + 1, ROWS)
+    sums = aligned(units * ROWS, np.float32).reshape(units, ROWS)
+    return kept, sums, aligned(units * ROWS, np.uint32).reshape(units, ROWS)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def forward(first, last, x, weights, back, widths, padded, room, bits, numbers, out):
+    """Outputs of the rows from ``first`` to ``last`` into ``out``."""
+    last_layer = len(widths) - 2
+    inputs, sums, pairs = _rooms(last_layer + 1, 1, room, bits)
+    for begin in range(first, last, ROWS):
+        count = min(ROWS, last - begin)
+        _fill(x, begin, count, widths[0], sums)
+        _hidden(sums, weights, padded, numbers, 0, inputs, pairs)
+        source = factor(inputs[last_layer, 0], pairs)
+        _layer(weights[last_layer], source, padded[last_layer] // numbers, padded[last_layer + 1], sums)
+        _write(sums, count, widths[last_layer + 1], out, begin)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def backward(first, last, grad, x, weights, back, widths, padded, room, bits, numbers, need_x, grad_x):
+    """Gradients of the weights, (layers, tiles, LEFT, RIGHT); those of x into ``grad_x``."""
+    layers, across = len(widths) - 1, room // RIGHT
+    inputs, sums, pairs = _rooms(layers, STRIPS, room, bits)
+    grads, _, _ = _rooms(layers, STRIPS, room, bits)
+    totals = np.zeros((layers, room // LEFT * across, LEFT, RIGHT), np.float32)
+    for block in range(first, last, BLOCK):
+        strips = min(STRIPS, (last - block + ROWS - 1) // ROWS)
+        for strip in range(strips):
+            begin = block + strip * ROWS
+            count = min(ROWS, last - begin)
+            _fill(x, begin, count, widths[0], sums)
+            _hidden(sums, weights, padded, numbers, strip, inputs, pairs)
+            _fill(grad, begin, count, widths[layers], sums)
+            for layer in range(layers - 1, -1, -1):
+                keep(sums, padded[layer + 1], -np.inf, grads[layer, strip], pairs)
+                if layer > 0 or need_x:
+                    source = factor(grads[layer, strip], pairs)
+                    _layer(back[layer], source, padded[layer + 1] // numbers, padded[layer], sums)
+                if layer > 0:
+                    blank(sums, padded[layer], inputs[layer, strip])
+            if need_x:
+                _write(sums, count, widths[0], grad_x, begin)
+        for layer in range(layers):
+            left, right, total = grads[layer], inputs[layer], totals[layer]
+            for i in range(0, padded[layer + 1], LEFT):
+                for j in range(0, padded[layer], RIGHT):
+                    outer(left, i, right, j, strips, total, i // LEFT * across + j // RIGHT)
+    return totals
+
+
+def pack(weights: list[Tensor], compute: torch.dtype) -> tuple[Any, ...]:
+    """What kernels must know of weights: as products take them, forward and back, and their sizes."""
+    widths = np.array([weights[0].shape[1], *(len(weight) for weight in weights)])
+    padded = -(-widths // UNITS) * UNITS
+    room = int(-(-padded.max() // LANES) * LANES)
+    half = compute == torch.bfloat16 and PAIRS
+    numbers, bits = (2, np.dtype(np.uint16)) if half else (1, np.dtype(np.float32))
+    square = torch.zeros(len(weights), room, room, dtype=torch.bfloat16 if half else torch.float32)
+    for target, weight in zip(square, weights, strict=True):
+        target[: len(weight), : weight.shape[1]] = weight.detach()
+
+    def grouped(matrices: Tensor) -> np.ndarray:
+        """(layers, groups, inner, UNITS) of (layers, out, in), words of so many numbers."""
+        words = matrices.reshape(len(weights), room // UNITS, UNITS, room // numbers, numbers).transpose(2, 3)
+        return words.contiguous().view(torch.uint32 if half else torch.float32).flatten(3).numpy()
+
+    return grouped(square), grouped(square.mT), widths, padded, room, bits, numbers
+
+
+def unpack(totals: np.ndarray) -> Tensor:
+    """(layers, out, in) of the sums of tiles."""
+    room = int((totals.shape[1] * LEFT * RIGHT) ** 0.5)
+    tiled = torch.from_numpy(totals).view(len(totals), room // LEFT, room // RIGHT, LEFT, RIGHT)
+    return tiled.transpose(2, 3).reshape(len(totals), room, room)
