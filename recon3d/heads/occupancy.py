@@ -118,17 +118,20 @@ class OccupancyGrid(nn.Module):
         if step < self.config.warmup_steps:
             return self.cells
         count = len(self.cells) // ONE_IN + 1
-        drawn = torch.randint(len(self.cells), (count,), device=self.cells.device, generator=generator)
-        return torch.cat([self.cells[drawn], self._some_occupied(count, generator)])
+        place = (self._evenly(count, generator) * len(self.cells)).long().clamp_max(len(self.cells) - 1)
+        return torch.cat([self.cells[place], self._some_occupied(count, generator)])
+
+    def _evenly(self, count: int, generator: torch.Generator) -> Float[Tensor, "count"]:
+        """A random number in each of ``count`` equal parts of [0, 1]: cells drawn by them lie in memory as they come."""
+        places = torch.arange(count, device=self.density.device)
+        return (places + torch.rand(count, device=places.device, generator=generator)) / count
 
     def _some_occupied(self, count: int, generator: torch.Generator) -> Int[Tensor, "m"]:
-        """``count`` occupied cells at random distances in their order that are alike on average: where there are fewer,
-        each of them several times. (Where there are none, any cell.)"""
+        """``count`` occupied cells, evenly spread over their order: where there are fewer, each of them several times.
+        (Where there are none, any cell.)"""
         assert self.cells is not None
         rank = self.occupied.view(-1)[self.cells].cumsum(0)
-        places = torch.arange(count, device=rank.device)
-        chosen = (places + torch.rand(count, device=rank.device, generator=generator)) * (rank[-1] / count)
-        found = torch.searchsorted(rank, chosen.long(), right=True)
+        found = torch.searchsorted(rank, (self._evenly(count, generator) * rank[-1]).long(), right=True)
         return self.cells[found.clamp_max(len(self.cells) - 1)]
 
     def cells_of(self, points: Float[Tensor, "m 3"]) -> Int[Tensor, "m 3"]:

@@ -46,82 +46,99 @@ def _exit(o, inverse, low, high):
 
 
 @njit(nogil=True, cache=True)
-def _filled_blocks(first, last, words, blocks):
+def _fill_blocks(first, last, words, blocks):
     """Whether any cell of each block is occupied; ``words`` holds BLOCK cells along z in a 64-bit integer."""
-    for bx in range(first, last):
-        for by in range(blocks.shape[1]):
-            for bz in range(blocks.shape[2]):
-                found = False
-                for x in range(bx * BLOCK, min((bx + 1) * BLOCK, words.shape[0])):
-                    for y in range(by * BLOCK, min((by + 1) * BLOCK, words.shape[1])):
-                        found |= words[x, y, bz] != 0
-                blocks[bx, by, bz] = found
+    blocks[first:last] = 0
+    for x in range(first * BLOCK, min(last * BLOCK, words.shape[0])):
+        for y in range(words.shape[1]):
+            row, cells = blocks[x // BLOCK, y // BLOCK], words[x, y]
+            for z in range(len(cells)):
+                row[z] |= cells[z]
 
 
 @njit(nogil=True, cache=True)
-def _grown(array):
-    larger = np.empty(2 * len(array), array.dtype)
+def _grown(array, size):
+    larger = np.empty(size, array.dtype)
     larger[: len(array)] = array
     return larger
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _walk(first, last, origins, directions, near, far, occupancy, blocks, jitter, step, cone, counts):
-    """Samples of rays first..last: ray indices, distances, lengths; and into ``counts`` how many each ray has."""
+def _walk_ray(origin, direction, near, end, occupancy, blocks, jitter, step, cone, t_out, dt_out, total):
+    """Write the samples of a ray behind the ``total`` that there are; returns how many there are then."""
     resolution = occupancy.shape[0]
     scale = 0.5 * resolution
     top = resolution - 1
-    ray_index = np.empty(64 * (last - first), np.int32)
-    t_out = np.empty(len(ray_index), near.dtype)
-    dt_out = np.empty(len(ray_index), near.dtype)
+    # The grid's cells are unit cubes in these coordinates.
+    ox, oy, oz = (origin[0] + 1) * scale, (origin[1] + 1) * scale, (origin[2] + 1) * scale
+    dx, dy, dz = direction[0] * scale, direction[1] * scale, direction[2] * scale
+    inverse_x = 1 / dx if dx != 0 else dx
+    inverse_y = 1 / dy if dy != 0 else dy
+    inverse_z = 1 / dz if dz != 0 else dz
+    start = _stretch(near, step, cone) + jitter
+    k = 0
+    t = _unstretch(start, step, cone)
+    while t < end:
+        # Cut off towards zero, which the limits make the same as rounding down.
+        ix = min(max(int(ox + t * dx), 0), top)
+        iy = min(max(int(oy + t * dy), 0), top)
+        iz = min(max(int(oz + t * dz), 0), top)
+        if occupancy[ix, iy, iz]:
+            t_out[total] = t
+            dt_out[total] = max(step, cone * t)
+            total += 1
+            k += 1
+        else:
+            size = 1
+            if not blocks[ix // BLOCK, iy // BLOCK, iz // BLOCK]:
+                size = BLOCK
+                ix -= ix % BLOCK
+                iy -= iy % BLOCK
+                iz -= iz % BLOCK
+            leave = min(
+                _exit(ox, inverse_x, ix, ix + size),
+                min(_exit(oy, inverse_y, iy, iy + size), _exit(oz, inverse_z, iz, iz + size)),
+            )
+            # A little short: rounding must not jump over a sample behind the border.
+            jump = int(np.ceil(_stretch(min(leave, end), step, cone) - start - SHORT))
+            k = max(k + 1, jump)
+        t = _unstretch(start + k, step, cone)
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _walk(first, last, origins, directions, near, far, occupancy, blocks, jitter, step, cone, counts):
+    """Samples of rays first..last: ray indices, distances, lengths; and into ``counts`` how many each ray has."""
+    t_out = np.empty(64 * (last - first), near.dtype)
+    dt_out = np.empty(len(t_out), near.dtype)
     total = 0
     for ray in range(first, last):
         begin = total
         if far[ray] > near[ray]:
-            # The grid's cells are unit cubes in these coordinates.
-            ox = (origins[ray, 0] + 1) * scale
-            oy = (origins[ray, 1] + 1) * scale
-            oz = (origins[ray, 2] + 1) * scale
-            dx = directions[ray, 0] * scale
-            dy = directions[ray, 1] * scale
-            dz = directions[ray, 2] * scale
-            inverse_x = 1 / dx if dx != 0 else dx
-            inverse_y = 1 / dy if dy != 0 else dy
-            inverse_z = 1 / dz if dz != 0 else dz
-            end = far[ray]
-            start = _stretch(near[ray], step, cone) + jitter[ray]
-            k = 0
-            t = _unstretch(start, step, cone)
-            while t < end:
-                # Cut off towards zero, which the limits make the same as rounding down.
-                ix = min(max(int(ox + t * dx), 0), top)
-                iy = min(max(int(oy + t * dy), 0), top)
-                iz = min(max(int(oz + t * dz), 0), top)
-                if occupancy[ix, iy, iz]:
-                    if total == len(ray_index):
-                        ray_index, t_out, dt_out = _grown(ray_index), _grown(t_out), _grown(dt_out)
-                    ray_index[total] = ray
-                    t_out[total] = t
-                    dt_out[total] = max(step, cone * t)
-                    total += 1
-                    k += 1
-                else:
-                    size = 1
-                    if not blocks[ix // BLOCK, iy // BLOCK, iz // BLOCK]:
-                        size = BLOCK
-                        ix -= ix % BLOCK
-                        iy -= iy % BLOCK
-                        iz -= iz % BLOCK
-                    leave = min(
-                        _exit(ox, inverse_x, ix, ix + size),
-                        min(_exit(oy, inverse_y, iy, iy + size), _exit(oz, inverse_z, iz, iz + size)),
-                    )
-                    # A little short: rounding must not jump over a sample behind the border.
-                    jump = int(np.ceil(_stretch(min(leave, end), step, cone) - start - SHORT))
-                    k = max(k + 1, jump)
-                t = _unstretch(start + k, step, cone)
+            most = total + int(_stretch(far[ray], step, cone) - _stretch(near[ray], step, cone)) + 2
+            if most > len(t_out):
+                t_out, dt_out = _grown(t_out, 2 * most), _grown(dt_out, 2 * most)
+            total = _walk_ray(
+                origins[ray],
+                directions[ray],
+                near[ray],
+                far[ray],
+                occupancy,
+                blocks,
+                jitter[ray],
+                step,
+                cone,
+                t_out,
+                dt_out,
+                total,
+            )
         counts[ray] = total - begin
-    return ray_index[:total], t_out[:total], dt_out[:total]
+    rays = np.empty(total, np.int32)
+    at = 0
+    for ray in range(first, last):
+        rays[at : at + counts[ray]] = ray
+        at += counts[ray]
+    return rays, t_out[:total], dt_out[:total]
 
 
 def _blocks(occupancy: Tensor) -> np.ndarray:
@@ -129,8 +146,8 @@ def _blocks(occupancy: Tensor) -> np.ndarray:
     cells = torch.nn.functional.pad(occupancy, (0, -resolution % BLOCK)) if resolution % BLOCK else occupancy
     words = cells.contiguous().numpy().view(np.uint64)
     n = -(-resolution // BLOCK)
-    blocks = np.empty((n, n, n), np.bool_)
-    run_parallel(_filled_blocks, [(a, b, words, blocks) for a, b in spans(n, torch.get_num_threads())])
+    blocks = np.empty((n, n, n), np.uint64)
+    run_parallel(_fill_blocks, [(a, b, words, blocks) for a, b in spans(n, torch.get_num_threads())])
     return blocks
 
 
