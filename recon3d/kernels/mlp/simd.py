@@ -46,7 +46,7 @@ def _factor(kept, pairs):
     return lambda kept, pairs: pairs
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _fill(source, begin, count, width, values):
     """A strip of ``count`` rows from ``begin`` on; what is behind them, and behind ``width``, is 0."""
     for at in range(0, ROWS, LANES):
@@ -54,20 +54,20 @@ def _fill(source, begin, count, width, values):
             turn(source, begin + at, column, count - at, width - column, values, at)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _write(values, count, width, target, begin):
     for at in range(0, ROWS, LANES):
         for column in range(0, width, LANES):
             turn_back(values, at, column, target, begin + at, count - at, width - column)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _layer(packed, source, inner, units, sums):
     for first in range(0, units, UNITS):
         product(packed, first, source, inner, sums)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _hidden(sums, weights, padded, numbers, strip, inputs, pairs):
     """Keep the inputs of all layers of a strip, the first in ``sums``."""
     layers = len(padded) - 1
