@@ -1,5 +1,9 @@
 """The small network: every implementation against plain torch in float64, gradients too."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -144,6 +148,36 @@ def test_bfloat16_without_instructions_for_it(monkeypatch):
     monkeypatch.setattr(tiles, "available", lambda: False)
     monkeypatch.setattr(simd, "PAIRS", False)
     test_bfloat16_is_near_float32((24, 64, 16))
+
+
+WITHOUT_AVX512 = """
+import torch
+from llvmlite import binding
+binding.get_host_cpu_features = binding.FeatureMap
+from recon3d.kernels.mlp import reference, simd, strips
+assert (strips.LANES, strips.PAIRS) == (8, False)
+from recon3d.kernels.mlp import cpu
+for dims in ((24, 64, 16), (5, 2), (13, 20, 33, 1)):
+    torch.manual_seed(0)
+    x, grad = torch.randn(700, dims[0]), torch.randn(700, dims[-1])
+    weights = [torch.randn(b, a) * a**-0.5 for a, b in zip(dims[:-1], dims[1:])]
+    for compute in (torch.float32, torch.bfloat16):
+        found = cpu.forward(x, weights, compute), *cpu.backward(grad, x, weights, compute, True)[1]
+        gradients = reference.backward(grad, x, weights, torch.float32, True)[1]
+        truth = reference.forward(x, weights, torch.float32), *gradients
+        tolerance = 1e-5 if compute == torch.float32 else 0.01
+        assert all((a - b).norm() < tolerance * b.norm() for a, b in zip(found, truth, strict=True))
+print("checked")
+"""
+
+
+def test_machines_without_avx512(tmp_path):
+    """The code for registers of 8 numbers, which is other code: in a process that is told of no more."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT_AVX512], env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.stdout == "checked\n", found.stderr
 
 
 def test_known_values_have_gradients():
