@@ -122,7 +122,7 @@ class OccupancyGrid(nn.Module):
         return torch.cat([self.cells[place], self._some_occupied(count, generator)])
 
     def _evenly(self, count: int, generator: torch.Generator) -> Float[Tensor, "count"]:
-        """A random number in each of ``count`` equal parts of [0, 1]: cells drawn by them lie in memory as they come."""
+        """A random number in each of ``count`` equal parts of [0, 1]: what is drawn by them comes in its order."""
         places = torch.arange(count, device=self.density.device)
         return (places + torch.rand(count, device=places.device, generator=generator)) / count
 
