@@ -17,14 +17,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import extending, njit, types
-from numba.core import cgutils
+from numba import njit, types
 from numba.extending import overload
 
-intrinsic: Any = extending.intrinsic  # the first parameter of what it decorates is numba's own
+from recon3d.kernels.vectors import INT, LONG, POINTER, SHORT, call, intrinsic, turned
 
-_BYTE, _SHORT, _INT, _LONG, _NOTHING = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.VoidType()
-_POINTER = ir.PointerType()
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 
 CONFIGURATION = np.zeros(64, np.uint8)
@@ -49,12 +46,11 @@ def available() -> bool:
 
 
 def _instruction(builder: ir.IRBuilder, name: str, *args: ir.Value) -> None:
-    kind = ir.FunctionType(_NOTHING, [arg.type for arg in args])
-    builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.x86.{name}"), args)
+    call(builder, f"llvm.x86.{name}", ir.VoidType(), list(args))
 
 
 def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
-    return builder.inttoptr(address, _POINTER)
+    return builder.inttoptr(address, POINTER)
 
 
 @intrinsic
@@ -86,7 +82,7 @@ def _on_tiles(name: str, operands: int, with_memory: bool) -> Callable[..., None
         tiles = given[:operands]
         if not all(isinstance(tile, types.IntegerLiteral) for tile in tiles):
             return None
-        numbers = [ir.Constant(_BYTE, tile.literal_value) for tile in tiles]
+        numbers = [ir.Constant(ir.IntType(8), tile.literal_value) for tile in tiles]
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             memory = [_pointer(builder, args[operands]), args[operands + 1]] if with_memory else []
@@ -129,25 +125,17 @@ def transpose(typingctx: Any, source: Any, source_stride: Any, target: Any, targ
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address, stride, target, target_stride = args
-        row_type, pairs_type = ir.VectorType(_SHORT, 16), ir.VectorType(_INT, 16)
+        row_type, pairs_type = ir.VectorType(SHORT, 16), ir.VectorType(INT, 16)
         high = ir.Constant(pairs_type, [16] * 16)
 
         def row(index: int) -> ir.Value:
-            place = builder.add(address, builder.mul(stride, ir.Constant(_LONG, index)))
+            place = builder.add(address, builder.mul(stride, ir.Constant(LONG, index)))
             return builder.zext(builder.load(_pointer(builder, place), typ=row_type, align=2), pairs_type)
 
-        # Two rows become one of pairs; then pairs are transposed: at distance d, half of each row changes places.
-        rows = [builder.or_(row(2 * i), builder.shl(row(2 * i + 1), high)) for i in range(16)]
-        for distance in (8, 4, 2, 1):
-            low = ir.Constant(pairs_type, [(j - distance) % 16 + 16 if j & distance else j for j in range(16)])
-            top = ir.Constant(pairs_type, [j + 16 if j & distance else j + distance for j in range(16)])
-            for i in range(16):
-                if not i & distance:
-                    a, b = rows[i], rows[i + distance]
-                    rows[i] = builder.shuffle_vector(a, b, low)
-                    rows[i + distance] = builder.shuffle_vector(a, b, top)
-        for index, value in enumerate(rows):
-            place = builder.add(target, builder.mul(target_stride, ir.Constant(_LONG, index)))
+        # Two rows become one of pairs; then pairs are transposed.
+        pairs = [builder.or_(row(2 * i), builder.shl(row(2 * i + 1), high)) for i in range(16)]
+        for index, value in enumerate(turned(builder, pairs)):
+            place = builder.add(target, builder.mul(target_stride, ir.Constant(LONG, index)))
             builder.store(value, _pointer(builder, place), align=2)
         return context.get_dummy_value()
 

@@ -60,6 +60,21 @@ def spread(builder: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Va
     return shuffle(builder, first, first, [0] * kind.count)
 
 
+def turned(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
+    """The transpose of as many vectors as they have lanes: at distance d, half of each changes places."""
+    rows, count = list(rows), len(rows)
+    distance = count // 2
+    while distance:
+        low = [lane - distance + count if lane & distance else lane for lane in range(count)]
+        high = [lane + count if lane & distance else lane + distance for lane in range(count)]
+        for row in range(count):
+            if not row & distance:
+                a, b = rows[row], rows[row + distance]
+                rows[row], rows[row + distance] = shuffle(builder, a, b, low), shuffle(builder, a, b, high)
+        distance //= 2
+    return rows
+
+
 def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """a b + c of floating point vectors."""
     name = f"v{a.type.count}f{32 if a.type.element == FLOAT else 64}"

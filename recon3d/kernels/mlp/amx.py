@@ -16,7 +16,12 @@ from recon3d.kernels import tiles
 from recon3d.kernels.vectors import aligned
 
 ROWS = BLOCK = 256
-PAD = 32
+PAD = ROOM = 32
+
+
+def kind(compute: torch.dtype) -> torch.dtype:
+    """What weights are packed as."""
+    return torch.bfloat16
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -161,17 +166,12 @@ def backward(first, last, grad, x, weights, back, widths, padded, configuration,
     return totals
 
 
-def pack(weights: list[Tensor], compute: torch.dtype) -> tuple[np.ndarray, ...]:
-    """What kernels must know of weights: right factors of the products forward and back, (layers, widest / 2,
-    2 * widest), widths, padded widths, and how tiles are laid out."""
-    widths = np.array([weights[0].shape[1], *(len(weight) for weight in weights)])
-    padded = -(-widths // PAD) * PAD
-    widest = int(padded.max())
-    square = torch.zeros(len(weights), widest, widest, dtype=compute)
-    for target, weight in zip(square, weights, strict=True):
-        target[: len(weight), : weight.shape[1]] = weight.detach()
-    shape = len(weights), widest // 2, 2, widest
-    sides = [v.reshape(shape).transpose(2, 3).reshape(len(weights), widest // 2, -1) for v in (square.mT, square)]
+def pack(square: Tensor, widths: np.ndarray, padded: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What kernels must know of weights (layers, widest, widest): right factors of the products forward and back,
+    (layers, widest / 2, 2 * widest), widths, padded widths, and how tiles are laid out."""
+    layers, widest, _ = square.shape
+    shape = layers, widest // 2, 2, widest
+    sides = [v.reshape(shape).transpose(2, 3).reshape(layers, widest // 2, -1) for v in (square.mT, square)]
     factors = [side.contiguous().view(torch.uint16).numpy() for side in sides]
     return *factors, widths, padded, tiles.CONFIGURATION
 

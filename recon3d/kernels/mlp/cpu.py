@@ -9,6 +9,7 @@ reference.
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,17 @@ TASKS_PER_THREAD = 4
 
 def _way(compute: torch.dtype) -> ModuleType:
     return amx if compute == torch.bfloat16 and tiles.available() else simd
+
+
+def _packed(way: ModuleType, weights: list[Tensor], compute: torch.dtype) -> tuple[Any, ...]:
+    """What kernels must know of weights, each in a square with zeros around."""
+    widths = np.array([weights[0].shape[1], *(len(weight) for weight in weights)])
+    padded = -(-widths // way.PAD) * way.PAD
+    room = -(-int(padded.max()) // way.ROOM) * way.ROOM
+    square = torch.zeros(len(weights), room, room, dtype=way.kind(compute))
+    for target, weight in zip(square, weights, strict=True):
+        target[: len(weight), : weight.shape[1]] = weight.detach()
+    return way.pack(square, widths, padded)
 
 
 def _numbers(values: Tensor) -> np.ndarray:
@@ -48,7 +60,7 @@ def forward(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
         return reference.forward(x, weights, compute)
     way = _way(compute)
     out = _empty(len(x), len(weights[-1]), compute)
-    given = _numbers(x), *way.pack(weights, compute), _numbers(out)
+    given = _numbers(x), *_packed(way, weights, compute), _numbers(out)
     run_parallel(way.forward, [(a, b, *given) for a, b in _spans(len(x), way.BLOCK)])
     return out.to(compute)
 
@@ -61,7 +73,7 @@ def backward(
         return reference.backward(grad, x, weights, compute, need_x)
     way = _way(compute)
     room = _empty(len(x) if need_x else 0, x.shape[1], x.dtype)
-    given = _numbers(grad), _numbers(x), *way.pack(weights, compute), need_x, _numbers(room)
+    given = _numbers(grad), _numbers(x), *_packed(way, weights, compute), need_x, _numbers(room)
     parts = run_parallel(way.backward, [(a, b, *given) for a, b in _spans(len(x), way.BLOCK)])
     grad_x = room.to(x.dtype) if need_x else x.new_empty(0)
     if not parts:

@@ -33,6 +33,12 @@ from recon3d.kernels.vectors import aligned
 
 STRIPS = 16
 BLOCK = STRIPS * ROWS
+PAD, ROOM = UNITS, LANES
+
+
+def kind(compute: torch.dtype) -> torch.dtype:
+    """What weights are packed as."""
+    return torch.bfloat16 if compute == torch.bfloat16 and PAIRS else torch.float32
 
 
 def factor(kept: Any, pairs: Any) -> Any:
@@ -132,20 +138,15 @@ def backward(first, last, grad, x, weights, back, widths, padded, room, bits, nu
     return totals
 
 
-def pack(weights: list[Tensor], compute: torch.dtype) -> tuple[Any, ...]:
-    """What kernels must know of weights: as products take them, forward and back, and their sizes."""
-    widths = np.array([weights[0].shape[1], *(len(weight) for weight in weights)])
-    padded = -(-widths // UNITS) * UNITS
-    room = int(-(-padded.max() // LANES) * LANES)
-    half = compute == torch.bfloat16 and PAIRS
+def pack(square: Tensor, widths: np.ndarray, padded: np.ndarray) -> tuple[Any, ...]:
+    """What kernels must know of weights (layers, room, room): as products take them, forward and back, and sizes."""
+    layers, room, _ = square.shape
+    half = square.dtype == torch.bfloat16
     numbers, bits = (2, np.dtype(np.uint16)) if half else (1, np.dtype(np.float32))
-    square = torch.zeros(len(weights), room, room, dtype=torch.bfloat16 if half else torch.float32)
-    for target, weight in zip(square, weights, strict=True):
-        target[: len(weight), : weight.shape[1]] = weight.detach()
 
     def grouped(matrices: Tensor) -> np.ndarray:
         """(layers, groups, inner, UNITS) of (layers, out, in), words of so many numbers."""
-        words = matrices.reshape(len(weights), room // UNITS, UNITS, room // numbers, numbers).transpose(2, 3)
+        words = matrices.reshape(layers, room // UNITS, UNITS, room // numbers, numbers).transpose(2, 3)
         return words.contiguous().view(torch.uint32 if half else torch.float32).flatten(3).numpy()
 
     return grouped(square), grouped(square.mT), widths, padded, room, bits, numbers

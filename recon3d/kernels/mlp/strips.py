@@ -31,6 +31,7 @@ from recon3d.kernels.vectors import (
     place,
     shuffle,
     spread,
+    turned,
 )
 
 _FEATURES = binding.get_host_cpu_features()
@@ -176,21 +177,6 @@ def outer(typingctx: Any, left: Any, i: Any, right: Any, j: Any, strips: Any, to
     return types.void(left, types.intp, right, types.intp, types.intp, total, types.intp), generate
 
 
-def _turned(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
-    """The transpose of ``LANES`` vectors: at distance d, half of each changes places."""
-    rows = list(rows)
-    distance = LANES // 2
-    while distance:
-        low = [lane - distance + LANES if lane & distance else lane for lane in range(LANES)]
-        high = [lane + LANES if lane & distance else lane + distance for lane in range(LANES)]
-        for row in range(LANES):
-            if not row & distance:
-                a, b = rows[row], rows[row + distance]
-                rows[row], rows[row + distance] = shuffle(builder, a, b, low), shuffle(builder, a, b, high)
-        distance //= 2
-    return rows
-
-
 def _there(builder: ir.IRBuilder, rows: ir.Value, columns: ir.Value) -> list[ir.Value]:
     """Of each of ``LANES`` rows, which columns are among so many rows and columns."""
     kind = ir.VectorType(LONG, LANES)
@@ -221,7 +207,7 @@ def turn(typingctx: Any, source: Any, row: Any, column: Any, rows: Any, columns:
                 numbers = builder.shl(builder.zext(numbers, _INTS), lanes(_INTS, 16))
             loaded.append(numbers)
         target = place(builder, out, builder.mul(args[2], long(4 * ROWS)), builder.mul(args[6], long(4)))
-        for j, numbers in enumerate(_turned(builder, loaded)):
+        for j, numbers in enumerate(turned(builder, loaded)):
             builder.store(numbers, place(builder, target, long(4 * ROWS * j)), align=4 * LANES)
         return context.get_dummy_value()
 
@@ -239,7 +225,7 @@ def turn_back(typingctx: Any, strip: Any, at: Any, column: Any, target: Any, row
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         (given, _), (out, strides) = array(context, builder, strip, args[0]), array(context, builder, target, args[3])
         start = place(builder, given, builder.mul(args[2], long(4 * ROWS)), builder.mul(args[1], long(4)))
-        rows_ = _turned(builder, _vectors(builder, start, _INTS, LANES, 4 * ROWS))
+        rows_ = turned(builder, _vectors(builder, start, _INTS, LANES, 4 * ROWS))
         corner = place(builder, out, builder.mul(args[4], strides[0]), builder.mul(args[2], long(size)))
         for i, (numbers, mask) in enumerate(zip(rows_, _there(builder, args[5], args[6]), strict=True)):
             values = numbers if single else builder.trunc(_rounded(builder, numbers), _SHORTS)
