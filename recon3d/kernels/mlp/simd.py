@@ -83,6 +83,13 @@ def _hidden(sums, weights, padded, numbers, strip, inputs, pairs):
         keep(sums, padded[layer + 1], 0.0, inputs[layer + 1, strip], pairs)
 
 
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _sizes(weights):
+    """Units that there is room for, and how many numbers a word of packed weights has."""
+    room = weights.shape[1] * UNITS
+    return room, room // weights.shape[2]
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def _rooms(layers, strips, units, bits):
     """For what is kept of all layers, for sums, and for pairs. Strips lie a row further apart than they must, so that
@@ -93,9 +100,9 @@ def _rooms(layers, strips, units, bits):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def forward(first, last, x, weights, back, widths, padded, room, bits, numbers, out):
+def forward(first, last, x, weights, back, widths, padded, bits, out):
     """Outputs of the rows from ``first`` to ``last`` into ``out``."""
-    last_layer = len(widths) - 2
+    last_layer, (room, numbers) = len(widths) - 2, _sizes(weights)
     inputs, sums, pairs = _rooms(last_layer + 1, 1, room, bits)
     for begin in range(first, last, ROWS):
         count = min(ROWS, last - begin)
@@ -107,9 +114,10 @@ def forward(first, last, x, weights, back, widths, padded, room, bits, numbers, 
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def backward(first, last, grad, x, weights, back, widths, padded, room, bits, numbers, need_x, grad_x):
+def backward(first, last, grad, x, weights, back, widths, padded, bits, need_x, grad_x):
     """Gradients of the weights, (layers, tiles, LEFT, RIGHT); those of x into ``grad_x``."""
-    layers, across = len(widths) - 1, room // RIGHT
+    layers, (room, numbers) = len(widths) - 1, _sizes(weights)
+    across = room // RIGHT
     inputs, sums, pairs = _rooms(layers, STRIPS, room, bits)
     grads, _, _ = _rooms(layers, STRIPS, room, bits)
     totals = np.zeros((layers, room // LEFT * across, LEFT, RIGHT), np.float32)
@@ -139,17 +147,18 @@ def backward(first, last, grad, x, weights, back, widths, padded, room, bits, nu
 
 
 def pack(square: Tensor, widths: np.ndarray, padded: np.ndarray) -> tuple[Any, ...]:
-    """What kernels must know of weights (layers, room, room): as products take them, forward and back, and sizes."""
+    """What kernels must know of weights (layers, room, room): as products take them, forward and back, widths,
+    padded widths, and the type of what is kept."""
     layers, room, _ = square.shape
     half = square.dtype == torch.bfloat16
-    numbers, bits = (2, np.dtype(np.uint16)) if half else (1, np.dtype(np.float32))
+    numbers = 2 if half else 1
 
     def grouped(matrices: Tensor) -> np.ndarray:
         """(layers, groups, inner, UNITS) of (layers, out, in), words of so many numbers."""
         words = matrices.reshape(layers, room // UNITS, UNITS, room // numbers, numbers).transpose(2, 3)
         return words.contiguous().view(torch.uint32 if half else torch.float32).flatten(3).numpy()
 
-    return grouped(square), grouped(square.mT), widths, padded, room, bits, numbers
+    return grouped(square), grouped(square.mT), widths, padded, np.dtype(np.uint16 if half else np.float32)
 
 
 def unpack(totals: np.ndarray) -> Tensor:
