@@ -22,14 +22,15 @@ def sirt(
     projections: Float[Tensor, "a rows columns"],
     rays: Float[Tensor, "a rows columns"],
     nonnegative: bool,
+    start: Float[Tensor, "nz ny nx"] | None = None,
 ) -> Iterator[Float[Tensor, "nz ny nx"]]:
-    """The iterates x_1, x_2, ... without end; the tensor is the same one, changed in place.
+    """The iterates x_1, x_2, ... without end, from x_0 = 0 or ``start``; the tensor is the same one, changed in place.
 
     x_{k+1} = [x_k + C A^T m R (p - A x_k)]_+,   R = 1 / (A 1),   C = 1 / (A^T m 1).
     """
     row = inverse(projector.lengths(projections)) * rays
     column = inverse(projector.back(rays))
-    volume = torch.zeros(projector.grid.shape, dtype=projections.dtype, device=projections.device)
+    volume = projections.new_zeros(projector.grid.shape) if start is None else start.clone()
     while True:
         volume += column * projector.back(row * (projections - projector.forward(volume)))
         if nonnegative:

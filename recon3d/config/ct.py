@@ -125,6 +125,9 @@ class CtConfig(ScanSource, RunConfig):
     decide: float = 0.0
     """With ``activation`` material, on the grid: weight of how far voxels are from being nothing or the material,
     beside the mean error."""
+    refine: int = 0
+    """On the grid, after the training: so many steps of SIRT from the field's volume on, at most, while it leaves more
+    of the projections than their noise; what they change is kept in voxels."""
     holdout: float = 0.05
     """Share of the scan that is not trained on but chooses the best state (stop early); 0: the last state is kept."""
     hold: Literal["pixels", "views"] = "pixels"
@@ -146,6 +149,8 @@ class CtConfig(ScanSource, RunConfig):
         require(grid or self.finer == 1, "finer is for --projector grid; give --finer 1")
         require(grid or self.start == "nothing", "start tv is for --projector grid; give --start nothing")
         require(grid or self.steering.edge == 0, "steering.edge is for --projector grid; give --steering.edge 0")
+        require(self.refine >= 0, f"refine is {self.refine}: give 0 or more")
+        require(grid or self.refine == 0, "refine is for --projector grid; give --refine 0")
         require(self.tv >= 0, f"tv is {self.tv}: give 0 or more")
         require(self.tv_smoothing > 0, f"tv_smoothing is {self.tv_smoothing}: give more than 0")
         require(

@@ -36,7 +36,7 @@ from recon3d.heads.projection import (
     sampled_variation,
     squared_error,
 )
-from recon3d.tasks import ct_data, ct_pictures, ct_start
+from recon3d.tasks import ct_data, ct_pictures, ct_refine, ct_start
 from recon3d.tasks.ct_data import CtData, Parts
 from recon3d.tasks.ct_prior import Prior
 from recon3d.tasks.ct_start import Start
@@ -104,6 +104,10 @@ class CtTask(nn.Module):
         if self.config.loss != "auto":
             return self.config.loss
         return "l2" if self.header.counts is None else "poisson"
+
+    @property
+    def nonnegative(self) -> bool:
+        return self.config.activation != "none"
 
     def _build(self, header: CtHeader, inside: Bool[Tensor, "nz ny nx"] | None = None) -> None:
         self.header = header
@@ -216,13 +220,14 @@ class CtTask(nn.Module):
     # --- the field ---
 
     def values(self, member: int = 0) -> ValueFn:
-        """One field's attenuation at points of its cube, in units of the scale; nothing is masked."""
+        """One field's attenuation at points of its cube, in units of the scale, as it is trained: neither masked nor
+        refined."""
         field = self.members[member]
 
         def value(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
             raw = field(x)[:, 0].float()
             if self.prior.start is not None:
-                raw = raw + self.prior.begun(x)
+                raw = raw + self.prior.at(self.prior.start, x)
             return self.activate(raw)
 
         return value
@@ -237,7 +242,10 @@ class CtTask(nn.Module):
             value = self.values(member)
             parts = [value(part) for part in points[where].split(SAMPLES)]
             out[member, where] = torch.cat(parts) if parts else out.new_zeros(0)
-        return self.header.scale * out
+        out *= self.header.scale
+        if self.prior.rest is not None:
+            out[:, inside] += self.prior.at(self.prior.rest, points[inside])
+        return out.clamp_min(0) if self.nonnegative else out
 
     def attenuation(self, points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Attenuation in 1/mm at points of the field's cube, the mean of all fields."""
@@ -339,6 +347,17 @@ class CtTask(nn.Module):
         whole = distributed.summed({**terms, "mse": error})
         scalars = {"psnr": self._psnr(float(whole.pop("mse"))), "rays": float(config.rays.batch * len(self.heads))}
         return whole, scalars, None
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """After the last step: let the volume come nearer to the projections, where ``refine`` asks for it."""
+        if self.prior.rest is None:
+            return
+        assert self.data is not None
+        self.prior.rest.zero_()
+        volume = self.volume()
+        found = ct_refine.refined(self.projector, self.data, volume, self.config.refine, self.nonnegative)
+        self.prior.rest.copy_(found - volume)
 
     def _error(self, difference: Float[Tensor, " n"], measured: Float[Tensor, " n"]) -> Float[Tensor, ""]:
         assert self.data is not None

@@ -1,4 +1,4 @@
-"""What fields of attenuation are told before they are trained: what to begin as, and what variation costs."""
+"""What is known of attenuation besides fields: what they begin as, what variation costs, and what they left out."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from recon3d.heads.variation import steered_variation, steering
 
 
 class Prior(nn.Module):
-    """A volume that fields are added to, and their total variation, steered or not; a checkpoint keeps both."""
+    """Volumes beside the fields, and the fields' total variation, steered or not; a checkpoint keeps them."""
 
     start: Float[Tensor, "nz ny nx"] | None
     """Before the activation, on the voxels; None: fields are not added to anything."""
+    rest: Float[Tensor, "nz ny nx"] | None
+    """What the fields have left of the projections, in 1/mm, on the voxels; None: nothing is looked for."""
     weight: Float[Tensor, ""]
     """Of the total variation beside the mean error."""
     metric: Float[Tensor, "members d d nz ny nx"] | None
@@ -28,22 +30,20 @@ class Prior(nn.Module):
         self.grid, self.smoothing, self.steering = grid, config.tv_smoothing, config.steering
         started, directions = config.start != "nothing", sum(n > 1 for n in grid.shape)
         self.register_buffer("start", torch.zeros(grid.shape) if started else None)
+        self.register_buffer("rest", torch.zeros(grid.shape) if config.refine else None)
         self.register_buffer("weight", torch.tensor(config.tv), persistent=started)
         steered = config.steering.edge > 0
         metric = torch.zeros(config.ensemble, directions, directions, *grid.shape) if steered else None
         self.register_buffer("metric", metric)
 
-    def begun(self, points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-        """What fields are added to at points of their cube: between the voxels' middles linearly."""
-        assert self.start is not None
+    def at(self, volume: Float[Tensor, "nz ny nx"], points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """One of the volumes at points of the fields' cube: between the voxels' middles linearly."""
         cube = self.grid.normalizer()
         place = points.new_zeros(len(points), 3)
         for axis in range(points.shape[1]):
             from_middle = points[:, axis] * cube.half_size + (cube.center[axis] - self.grid.center[axis])
             place[:, axis] = from_middle * (2 / self.grid.size[axis])
-        found = F.grid_sample(
-            self.start[None, None], place[None, None, None], align_corners=False, padding_mode="border"
-        )
+        found = F.grid_sample(volume[None, None], place[None, None, None], align_corners=False, padding_mode="border")
         return found.flatten()
 
     def variation(self, volume: Float[Tensor, "nz ny nx"], step: int, member: int) -> Float[Tensor, ""]:

@@ -123,6 +123,8 @@ class Trainer:
     those whose figures are logged: between them the figures are the last ones. (Where ``visit`` wants those of every
     step, none is recorded.) Such a task has ``generator``, ``prepare_step(step)``, for the host, and
     ``device_step(backward)``, a step after it without a word to the host.
+
+    A task that has ``finish()`` is asked for it when the budget is spent, before its last score and checkpoint.
     """
 
     def __init__(
@@ -198,6 +200,12 @@ class Trainer:
                 if progress.step % config.checkpoint_every == 0:
                     self.save()
                     saved_at = progress.step
+            if progress.share(config) >= 1 and hasattr(self.task, "finish"):
+                bar.set_description_str("finishing")
+                begin = time.perf_counter()
+                self.task.finish()
+                progress.seconds += time.perf_counter() - begin
+                saved_at = -1
         if distributed.is_first():
             self._keep_if_best(self.task.score())
         if saved_at != progress.step or (self.best is not None and self.best.step == progress.step):

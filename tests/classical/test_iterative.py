@@ -84,6 +84,15 @@ def test_sirt_goes_down_and_stays_nonnegative():
     assert float(after(sirt(projector, p, torch.ones_like(p), True), 20).amin()) == 0
 
 
+def test_sirt_goes_on_from_where_it_ended():
+    projector, _, p = small_system()
+    rays = torch.ones_like(p)
+    third = after(sirt(projector, p, rays, True), 3).clone()
+    kept = third.clone()
+    assert_close(after(sirt(projector, p, rays, True, third), 2), after(sirt(projector, p, rays, True), 5))
+    assert torch.equal(third, kept)
+
+
 def test_a_finer_projector_has_its_transpose_and_measures_areas():
     cone = ScanGeometry.cone(torch.arange(3) * 1.1, 6, 8, 2.0, source_origin=60.0, origin_detector=30.0)
     block = VolumeGrid((5, 6, 7), (1.5, 1.0, 1.0), (1.0, 0.0, 0.0))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from recon3d.classical.noise import noise_variance
+from recon3d.classical.selection import SURPLUS
 from recon3d.config import CtConfig, FieldConfig, OptimizerConfig
 from recon3d.config.ct import RaysConfig, SteeringConfig
 from recon3d.config.fields import HashGridConfig
@@ -22,6 +24,7 @@ from recon3d.heads.projection import poisson_deviance
 from recon3d.metrics.volume import psnr
 from recon3d.tasks import ct_data, ct_start, new_task, restore_task
 from recon3d.tasks.ct import CtHeader, CtTask
+from recon3d.tasks.ct_refine import refined
 from recon3d.training.run_folder import RunFolder
 from recon3d.training.trainer import Trainer
 
@@ -212,6 +215,26 @@ def test_a_field_begins_as_the_volume_of_total_variation_and_gets_better(flat, f
     assert torch.equal(restored.volume(), task.eval().volume())
 
 
+def test_a_field_that_left_much_of_the_projections_is_refined_and_one_that_did_not_is_not(flat, folder):
+    made = config(flat, folder, name="plain", steps=20, holdout=0.0, ensemble=2, activation="relu")
+    field, _, _ = train(made)
+    task, _, run = train(dataclasses.replace(made, name="refined", refine=8))
+    noise = noise_variance(task.data.projections)
+
+    def left(volume):
+        return float(((task.projector.forward(volume) - task.data.projections).square() / noise).mean())
+
+    assert left(task.volume()) < 0.5 * left(field.volume()) and left(field.volume()) > SURPLUS
+    assert psnr(task.volume(), flat[1]) > psnr(field.volume(), flat[1]) + 0.5
+    assert float(task.volume().min()) >= 0 and not task.volume()[~task.support.filled].any()
+    torch.testing.assert_close(task.volume(spread=True), field.volume(spread=True), rtol=0, atol=1e-3)
+    restored, _ = restore_task(dataclasses.replace(made, refine=8), run, CPU, torch.float32)
+    assert torch.equal(restored.volume(), task.volume())
+    near = flat[1].to(task.data.projections) + 0.0
+    exact = dataclasses.replace(task.data, projections=task.projector.forward(near))
+    assert torch.equal(refined(task.projector, exact, near, 8, True), near)
+
+
 def test_one_material_bounds_a_field_and_is_found(tmp_path):
     """A disc with a hole in it, seen over a third of half a turn."""
     grid = VolumeGrid((1, 32, 32), (2.0, 2.0, 2.0))
@@ -304,7 +327,8 @@ def test_a_resumed_run_is_an_uninterrupted_one(flat, folder):
     for projector in ("grid", "rays"):
         made = config(flat, folder, name=f"whole-{projector}", projector=projector, rays=rays, steps=20, ensemble=2)
         if projector == "grid":
-            made = dataclasses.replace(made, start="tv", tv=1.0, steering=SteeringConfig(edge=0.02, update_every=5))
+            steering = SteeringConfig(edge=0.02, update_every=5)
+            made = dataclasses.replace(made, start="tv", tv=1.0, steering=steering, refine=3)
         made = dataclasses.replace(made, optimizer=dataclasses.replace(made.optimizer, decay_steps=100))
         whole, _, _ = train(made)
         parts = dataclasses.replace(made, name=f"parts-{projector}")
@@ -357,6 +381,8 @@ def test_configurations_that_make_no_sense_are_refused(flat, folder):
         ({"finer": 0}, "finer"),
         ({"finer": 2, "projector": "rays"}, "finer"),
         ({"start": "tv", "projector": "rays"}, "start"),
+        ({"refine": -1}, "refine"),
+        ({"refine": 5, "projector": "rays"}, "refine"),
         ({"steering": SteeringConfig(edge=0.1), "projector": "rays"}, "steering"),
     ):
         with pytest.raises(UserError, match=told):
