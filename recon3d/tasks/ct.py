@@ -270,6 +270,7 @@ class CtTask(nn.Module):
         assert self.data is not None, "training needs use_training_data first"
         # Seeded anew at every step: a resumed run draws what an uninterrupted one would have drawn.
         self.generator.manual_seed(self.config.seed * 1_000_003 + step)
+        self.prior.forget()
         taken = self._on_rays if self.projectors else self._on_grid
         terms, scalars, score = taken(step, backward)
         for field in self.members:
@@ -354,7 +355,7 @@ class CtTask(nn.Module):
         if self.prior.rest is None:
             return
         assert self.data is not None
-        self.prior.rest.zero_()
+        self.prior.forget()
         volume = self.volume()
         found = ct_refine.refined(self.projector, self.data, volume, self.config.refine, self.nonnegative)
         self.prior.rest.copy_(found - volume)

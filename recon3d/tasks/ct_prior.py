@@ -46,6 +46,11 @@ class Prior(nn.Module):
         found = F.grid_sample(volume[None, None], place[None, None, None], align_corners=False, padding_mode="border")
         return found.flatten()
 
+    def forget(self) -> None:
+        """The fields are to change: what they left out is known no longer."""
+        if self.rest is not None:
+            self.rest.zero_()
+
     def variation(self, volume: Float[Tensor, "nz ny nx"], step: int, member: int) -> Float[Tensor, ""]:
         """The total variation of a field's volume, times its weight."""
         if self.metric is None:
