@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from pathlib import Path
 
-from recon3d.bench.ct_cases import PHANTOM, Case, cone_case, slice_case
+from recon3d.bench.ct_cases import CONE_PHANTOMS, PHANTOM, Case, cone_case, slice_case
 from recon3d.bench.ct_fits import classical, neural, tv_oracle
 from recon3d.bench.options import Options
 from recon3d.bench.report import Curve, Report
@@ -58,13 +58,13 @@ def ct_sparse(options: Options) -> Report:
 
 def ct_cone(options: Options) -> Report:
     """Cone beams with noise: the porous bone and the head of Shepp and Logan at 50 and 25 views, 64^3 voxels
-    (``--full``: 128^3)."""
+    (``--full``: 128^3); ``--images`` takes one of them."""
     models = options.chosen_models(
         ("fdk", "tv", "tv oracle", "ct_cone"), ("fdk", "sirt 200", "tv", "tv oracle", "ct_cone")
     )
     size = options.size or (128 if options.full else 64)
     views = options.views or (50, 25)
-    kinds = ("porous", "shepp-logan")
+    kinds = options.chosen_images(CONE_PHANTOMS, CONE_PHANTOMS)
     report = Report(
         "ct-cone",
         f"Cone beams, {size}^3 voxels, {size}^2 pixels, {1e4:g} photons: PSNR",
@@ -76,7 +76,7 @@ def ct_cone(options: Options) -> Report:
     )
     for kind in kinds:
         for count in views:
-            case = cone_case(kind, count, size, options.out / "ct", options.seed)  # type: ignore[arg-type]
+            case = cone_case(kind, count, size, options.out / "ct", options.seed)
             _fill(report, f"{kind} {count}", case, models, options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     report.notes.append(f"peak memory of the process: {peak:.0f} MB")

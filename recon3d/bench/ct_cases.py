@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import scipy.ndimage
@@ -23,7 +22,7 @@ from recon3d.classical.projector import finer
 from recon3d.data.phantoms import Ellipsoids, porous, shepp_logan
 from recon3d.data.scan import Scan
 from recon3d.data.volume_files import read_volume
-from recon3d.errors import UserError
+from recon3d.errors import UserError, require
 from recon3d.geometry.scanner import ScanGeometry
 from recon3d.geometry.voxels import VolumeGrid
 
@@ -32,6 +31,7 @@ PEAK = 4.0
 """The largest line integral; so the voxels' attenuation is that of the picture times a scale."""
 FINER, FINER_3D = 4, 2
 PHANTOM = "shepp-logan"
+CONE_PHANTOMS = ("porous", PHANTOM)
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ def slice_case(image: str, views: int, noisy: bool, size: int, folder: Path, see
     return _kept(name, clean, geometry, grid, truth, noisy, folder, seed)
 
 
-def cone_case(kind: Literal["porous", "shepp-logan"], views: int, size: int, folder: Path, seed: int = 0) -> Case:
-    """A phantom of size^3 voxels of 1 mm in a full turn of cone beams, on a detector of size^2 pixels; with noise."""
+def cone_case(kind: str, views: int, size: int, folder: Path, seed: int = 0) -> Case:
+    """A phantom of size^3 voxels of 1 mm in a full turn of cone beams, on a detector of size^2 pixels; with noise.
+
+    Raises:
+        UserError: ``kind`` is none of CONE_PHANTOMS.
+    """
+    require(kind in CONE_PHANTOMS, f"no phantom {kind!r}: give {' or '.join(CONE_PHANTOMS)}")
     grid = VolumeGrid((size, size, size), (1.0, 1.0, 1.0))
     distance = 4.0 * size
     # Magnified twice; the detector sees the ball about the volume's middle that the phantoms lie in.

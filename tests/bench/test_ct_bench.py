@@ -108,6 +108,10 @@ def test_tables(options):
     assert report.write(options.out)[-1].suffix == ".png"
     deep = dataclasses.replace(options, size=16, steps=(2,), views=(6,), models=("fdk", "ct_cone"))
     assert set(BENCHES["ct-cone"](deep).figures) == {"fdk", "ct_cone blind", "ct_cone best", "ct_cone start"}
+    one = dataclasses.replace(deep, models=("fdk",), images=("shepp-logan",))
+    assert set(BENCHES["ct-cone"](one).figures["fdk"]) == {"shepp-logan 6", "shepp-logan 6 seconds"}
+    with pytest.raises(UserError, match="no phantom 'bone': give porous or shepp-logan"):
+        BENCHES["ct-cone"](dataclasses.replace(one, images=("bone",)))
     with pytest.raises(UserError, match="views"):
         dataclasses.replace(options, views=(1,))
 
