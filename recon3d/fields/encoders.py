@@ -7,6 +7,7 @@ class here, a configuration in ``config/fields.py`` and a line in :data:`ENCODER
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -50,7 +51,7 @@ class HashGrid(Encoder):
 
     The features of the finest levels are 0, and take no time, while ``active`` is less than the number of levels. Those
     of level l are multiplied by ``decay^l``: under Adam, whose steps have one size, that is a learning rate a level.
-    On CUDA the table is read in float16 and trained in float32.
+    The table is trained in float32, and read in the type of the networks' products: see :func:`products_in`.
     """
 
     gains: Float[Tensor, " f"] | None
@@ -66,13 +67,13 @@ class HashGrid(Encoder):
         self.out_dim = config.levels * config.features
         self.active = config.levels
         self.table = nn.Parameter(torch.empty(self.layout.rows, config.features).uniform_(-1e-4, 1e-4))
+        self._kept: tuple[Any, Tensor] | None = None
         gains = config.decay ** torch.arange(config.levels).float().repeat_interleave(config.features)
         self.register_buffer("gains", gains if config.decay < 1 else None, persistent=False)
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         layout, table = self._in_use()
-        half = table.is_cuda and torch.is_autocast_enabled("cuda")
-        shadow = table.detach().to(torch.get_autocast_dtype("cuda")) if half else None
+        shadow = self._shadow() if torch.is_autocast_enabled(x.device.type) else None
         return self._weighted(hash_encode((x + 1) * 0.5, table, layout, shadow))
 
     def tables(self) -> list[nn.Parameter]:
@@ -91,6 +92,18 @@ class HashGrid(Encoder):
             return self.layout, self.table
         layout = self.layout.first(self.active)
         return layout, self.table[: layout.rows]
+
+    def _shadow(self) -> Float[Tensor, "rows f"]:
+        """The rows in use in the type of the networks' products. On the CPU, where a step asks several times, they are
+        kept until the table is another one."""
+        kind = torch.get_autocast_dtype(self.table.device.type)
+        rows = self.layout.offsets[self.active]
+        if self.table.is_cuda or torch.compiler.is_compiling():  # where the conversion is part of what is recorded
+            return self.table.detach()[:rows].to(kind)
+        state = kind, self.table.data_ptr(), self.table._version
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, self.table.detach().to(kind)
+        return self._kept[1][:rows]
 
     def _weighted(self, values: Float[Tensor, "n a"]) -> Float[Tensor, "n f"]:
         """Every level times its gain, with zeros for the levels that are not in use."""

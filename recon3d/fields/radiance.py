@@ -29,7 +29,30 @@ class TruncatedExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
         (value,) = ctx.saved_tensors
-        return grad * value.clamp(max=math.exp(15.0))
+        return grad * TruncatedExp.slope(value)
+
+    @staticmethod
+    def slope(value: Tensor) -> Tensor:
+        """The gradient where exp is ``value``."""
+        return value.clamp(max=math.exp(15.0))
+
+
+class _DensityAmong(torch.autograd.Function):
+    """The density exp(h_0 - 1) that the first of features h (N, F) stands for, as :class:`TruncatedExp` has it, and the
+    features: their gradients are added where they lie."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor) -> tuple[Tensor, Tensor]:
+        density = torch.exp(h[:, 0].float() - 1.0)
+        ctx.save_for_backward(density)
+        return density, h.view_as(h)
+
+    @staticmethod
+    def backward(ctx: Any, of_density: Tensor, of_features: Tensor) -> Tensor:  # type: ignore[override]
+        (density,) = ctx.saved_tensors
+        total = of_features.clone(memory_format=torch.contiguous_format)
+        total[:, 0] += TruncatedExp.slope(density) * of_density
+        return total
 
 
 class RadianceField(nn.Module):
@@ -76,7 +99,7 @@ class RadianceField(nn.Module):
         with products_in(self.precision, x.device):
             seen = self.encoder(x) if encoded is None else self.encoder.recall(x, encoded)
             h = self.density_network(seen) if features is None else self.density_network.recall(seen, features)
-        return TruncatedExp.apply(h[:, 0].float() - 1.0), h
+        return _DensityAmong.apply(h)
 
     def shade(
         self,

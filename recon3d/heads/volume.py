@@ -17,7 +17,7 @@ from recon3d.heads.occupancy import OccupancyGrid
 from recon3d.kernels import composite, darken_segments, lay_segments, march_rays, take_segments
 from recon3d.kernels.compositing.reference import transmittance
 
-FIRST_ROUND = 8
+FIRST_ROUND = 16
 ROUND_GROWTH = 3
 """Samples of each ray that are evaluated before asking whether its light has run out, and how that number grows."""
 
@@ -156,7 +156,7 @@ class VolumeRenderer(nn.Module):
         counts = torch.zeros_like(offsets[1:])
         remaining = offsets[1:] - offsets[:-1]
         optical_depth = torch.zeros(len(rays), device=offsets.device)
-        rounds: list[tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]] = []
+        rounds: list[tuple[Tensor, Tensor, Tensor, list[Tensor]]] = []
         limit = FIRST_ROUND
         while not rounds or bool(remaining.any()):
             taken = remaining.clamp_max(limit)
@@ -164,7 +164,7 @@ class VolumeRenderer(nn.Module):
             encoded = field.encode(points)
             values, features = field.geometry(points, encoded)
             lit = self._absorb(optical_depth, ray, values, dt, taken)
-            rounds.append((counts, lit, taken, (encoded, values, features)))
+            rounds.append((counts, lit, taken, [encoded, values, features]))
             counts = counts + lit
             remaining = torch.where(optical_depth < self._darkness, remaining - taken, 0)
             limit *= ROUND_GROWTH
@@ -173,8 +173,7 @@ class VolumeRenderer(nn.Module):
         # Evaluated round by round, put in order ray by ray.
         evaluated = [value.new_empty(len(ray), *value.shape[1:]) for value in rounds[0][-1]]
         for first, lit, taken, parts in rounds:
-            for target, part in zip(evaluated, parts, strict=True):
-                lay_segments(target, part, visible[:-1] + first, lit, taken)
+            lay_segments(evaluated, parts, visible[:-1] + first, lit, taken)
         return Seen(ray, points, t, dt, visible, *evaluated)
 
 

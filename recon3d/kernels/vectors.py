@@ -75,6 +75,19 @@ def turned(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
     return rows
 
 
+def from_half(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+    """The bits of bfloat16 numbers, in words, as those of float32."""
+    kind = ir.VectorType(INT, bits.type.count)
+    return builder.shl(builder.zext(bits, kind), lanes(kind, 16))
+
+
+def to_half(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+    """The bits of float32 numbers as those of the nearest bfloat16, ties to even, in words."""
+    half = lanes(bits.type, 16)
+    odd = builder.and_(builder.lshr(bits, half), lanes(bits.type, 1))
+    return builder.lshr(builder.add(builder.add(bits, lanes(bits.type, 0x7FFF)), odd), half)
+
+
 def multiply_add(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
     """a b + c of floating point vectors."""
     name = f"v{a.type.count}f{32 if a.type.element == FLOAT else 64}"

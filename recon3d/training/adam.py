@@ -71,6 +71,7 @@ class Adam(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+        torch.autograd.graph.increment_version(parameters)  # which torch's fused step forgets
 
     def _step_tables(
         self, group: dict[str, Any], parameters: list[Tensor], scale: Tensor | None, found_inf: Tensor | None

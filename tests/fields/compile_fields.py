@@ -41,8 +41,8 @@ def check_field(encoder, network):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def check_radiance():
-    field = RadianceField(RadianceFieldConfig(**SMALL, color_width=16).resolved())
+def check_radiance(precision):
+    field = RadianceField(RadianceFieldConfig(**SMALL, color_width=16).resolved(), precision)
     compiled = torch.compile(field, backend="aot_eager", fullgraph=True)
     x, directions = torch.rand(2, 40, 3)
     for value, expected in zip(compiled(x, directions), field(x, directions)):
@@ -55,7 +55,9 @@ def main():
         torch.compiler.reset()
         check_field(encoder, network)
         print(name, flush=True)
-    check_radiance()
+    for precision in (torch.float32, torch.bfloat16):
+        torch.compiler.reset()
+        check_radiance(precision)
     print("radiance")
 
 

@@ -1,5 +1,6 @@
 """Encoders: their shapes, their values, and the spherical harmonics of the direction."""
 
+import copy
 import dataclasses
 import math
 
@@ -28,7 +29,9 @@ from recon3d.fields.encoders import (
     SphericalHarmonics,
     build_encoder,
 )
+from recon3d.fields.precision import products_in
 from recon3d.kernels import spherical_harmonics
+from recon3d.training.adam import Adam
 
 SMALL_GRID = HashGridConfig(levels=4, features=2, log2_size=10, coarsest=4, finest=32)
 
@@ -141,6 +144,44 @@ def test_hash_grid_learns_any_values():
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 1e-3
+
+
+def test_hash_grid_is_read_in_the_type_of_products():
+    """In the values of now, whoever changed them and how."""
+    encoder = HashGrid(3, SMALL_GRID)
+    torch.nn.init.normal_(encoder.table)
+    x = 2 * torch.rand(20, 3) - 1
+    optimizer = Adam([{"params": [encoder.table], "lr": 0.1}], betas=(0.9, 0.99), eps=1e-15)
+    tables = Adam([{"params": [encoder.table], "lr": 0.1, "tables": True}], betas=(0.9, 0.99), eps=1e-15)
+    others = torch.optim.SGD([encoder.table], lr=0.1), torch.optim.Adam([encoder.table], lr=0.1)
+    state = {"table": torch.randn_like(encoder.table)}
+    changes = *(made.step for made in (optimizer, tables, *others)), lambda: encoder.load_state_dict(state)
+    copied = copy.deepcopy(encoder)
+    for change in (lambda: None, *changes):
+        change()
+        for grid in (encoder, copied):
+            with products_in(torch.bfloat16, x.device):
+                values = grid(x)
+            assert values.dtype == torch.bfloat16
+            with torch.no_grad():
+                rounded = copy.deepcopy(grid)
+                rounded.table.copy_(grid.table.bfloat16())
+            torch.testing.assert_close(values.float(), rounded(x), rtol=8e-3, atol=1e-6)
+        encoder.table.grad = None
+        values = encoder(x)
+        values.square().sum().backward()
+    assert bool((encoder.table != copied.table).all(dim=1).any())
+
+
+def test_levels_out_of_use_are_not_read():
+    encoder = HashGrid(3, SMALL_GRID)
+    torch.nn.init.normal_(encoder.table)
+    x = 2 * torch.rand(20, 3) - 1
+    with products_in(torch.bfloat16, x.device):
+        whole = encoder(x)
+        encoder.active = 2
+        some = encoder(x)
+    assert torch.equal(some[:, :4], whole[:, :4]) and not bool(some[:, 4:].any())
 
 
 @pytest.mark.parametrize("name", list(ENCODERS))

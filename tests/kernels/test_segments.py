@@ -42,8 +42,10 @@ def test_rows_go_to_their_segments(shape, kind):
     source = (torch.arange(9.0).view(-1, *[1] * len(shape)) + torch.zeros(9, *shape)).to(kind)
     target = torch.full((11, *shape), 99, dtype=kind)
     truth = target.clone()
-    lay_segments(target, source, starts, counts, sizes)
-    reference.lay(truth, source, starts, counts, sizes)
+    others = torch.zeros(11, 2), torch.rand(9, 2), torch.zeros(11, 2)
+    lay_segments([others[0], target], [others[1], source], starts, counts, sizes)
+    reference.lay([others[2], truth], [others[1], source], starts, counts, sizes)
+    assert torch.equal(others[0], others[2]) and bool(others[0].any())
     assert torch.equal(target, truth)
     assert target.view(11, -1)[:, 0].tolist() == [6, 99, 99, 99, 0, 1, 99, 3, 4, 5, 99]
 
@@ -77,7 +79,7 @@ def test_nothing():
     none[0] = torch.zeros(1, dtype=torch.int64)
     assert all(len(v) == 0 for v in take_segments(*none))
     empty = torch.zeros(0, 3)
-    lay_segments(empty, empty, none[1], none[1], none[1])
+    lay_segments([empty], [empty], none[1], none[1], none[1])
     assert len(darken_segments(empty[:, 0], empty[:, 0], none[1], 1.0)) == 0
 
 
@@ -85,6 +87,8 @@ def test_ops_are_well_declared():
     offsets, first, count, *lines = packed()
     torch.library.opcheck(torch.ops.recon3d.take_segments.default, (offsets, first, count, *lines))
     target, source = torch.zeros(len(lines[2]), 3), torch.randn(int(count.sum()), 3)
-    torch.library.opcheck(torch.ops.recon3d.lay_segments.default, (target, source, offsets[:-1] + first, count, count))
+    torch.library.opcheck(
+        torch.ops.recon3d.lay_segments.default, ([target], [source], offsets[:-1] + first, count, count)
+    )
     depth, losses = torch.zeros(len(count)), torch.rand(int(count.sum()))
     torch.library.opcheck(torch.ops.recon3d.darken_segments.default, (depth, losses, count, 1.0))

@@ -1,4 +1,4 @@
-"""The corners of a hash grid's cells in numba: ``LANES`` points at a time, and rows of two float32 at a time."""
+"""The corners of a hash grid's cells in numba: ``LANES`` points at a time, and all features of a row at a time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from recon3d.kernels.vectors import (
     FLOAT,
     INT,
     LONG,
+    SHORT,
     array,
+    from_half,
     intrinsic,
     lanes,
     long,
     multiply_add,
     place,
     spread,
+    to_half,
 )
 
 LANES = 16
 
-_INTS, _PAIR = ir.VectorType(INT, LANES), ir.VectorType(FLOAT, 2)
-_ROW = 8  # bytes
+_INTS = ir.VectorType(INT, LANES)
 
 
 @intrinsic(prefer_literal=True)
@@ -102,60 +104,115 @@ def locate(
     return types.void(x, size_, scale, size_, size_, dense, size_, rows, weights, parts), generate
 
 
-def _corner(builder: ir.IRBuilder, rows: Any, weights: Any, corner: int, column: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Bytes to the row of a point's corner, and its weight for both features."""
+def _corner(
+    builder: ir.IRBuilder, rows: Any, weights: Any, corner: int, column: ir.Value, kind: ir.VectorType, size: int
+) -> tuple[ir.Value, ir.Value]:
+    """Bytes to the row, of so many bytes, of a point's corner, and its weight for all features."""
     numbers = []
-    for (start, strides), kind in ((rows, INT), (weights, FLOAT)):
-        where = place(builder, start, builder.mul(strides[0], long(corner)), builder.mul(column, long(4)))
-        numbers.append(builder.load(where, typ=kind, align=4))
-    return builder.mul(builder.zext(numbers[0], LONG), long(_ROW)), spread(builder, numbers[1], _PAIR)
+    for (start, strides), word, bytes_ in ((rows, INT, 4), (weights, kind.element, _bytes(kind))):
+        where = place(builder, start, builder.mul(strides[0], long(corner)), builder.mul(column, long(bytes_)))
+        numbers.append(builder.load(where, typ=word, align=bytes_))
+    return builder.mul(builder.zext(numbers[0], LONG), long(size)), spread(builder, numbers[1], kind)
+
+
+def _bytes(kind: ir.VectorType) -> int:
+    return 4 if kind.element == FLOAT else 8
+
+
+def _kind(weights: Any, columns: Any) -> ir.VectorType:
+    """What a row's features are multiplied as."""
+    return ir.VectorType(FLOAT if weights.dtype == types.float32 else DOUBLE, columns.count)
+
+
+def _load(builder: ir.IRBuilder, start: ir.Value, number: Any, kind: ir.VectorType) -> ir.Value:
+    """A row of numbers of a type of numba's: float32, float64, or uint16 for the bits of bfloat16."""
+    if isinstance(number, types.Float):
+        return builder.load(start, typ=kind, align=number.bitwidth // 8)
+    bits = builder.load(start, typ=ir.VectorType(SHORT, kind.count), align=2)
+    values = builder.bitcast(from_half(builder, bits), ir.VectorType(FLOAT, kind.count))
+    return values if kind.element == FLOAT else builder.fpext(values, kind)
+
+
+def _store(builder: ir.IRBuilder, values: ir.Value, start: ir.Value, number: Any) -> None:
+    """The reverse of :func:`_load`."""
+    if not isinstance(number, types.Float):
+        single, words = (ir.VectorType(element, values.type.count) for element in (FLOAT, INT))
+        values = values if values.type.element == FLOAT else builder.fptrunc(values, single)
+        values = to_half(builder, builder.bitcast(values, words))
+        values = builder.trunc(values, ir.VectorType(SHORT, values.type.count))
+    builder.store(values, start, align=number.bitwidth // 8)
 
 
 @intrinsic
 def sum_rows(
-    typingctx: Any, x: Any, values: Any, rows: Any, weights: Any, column: Any, out: Any, point: Any, level: Any
+    typingctx: Any,
+    x: Any,
+    columns: Any,
+    values: Any,
+    rows: Any,
+    weights: Any,
+    column: Any,
+    out: Any,
+    point: Any,
+    level: Any,
 ) -> Any:
-    """out[point, 2 level : 2 level + 2] = sum_k weights[k, column] times row rows[k, column] of ``values`` (float32,
-    flat), for all corners of a cell in as many dimensions as ``x`` has axes."""
+    """out[point, F level : F (level + 1)] = sum_k weights[k, column] times row rows[k, column] of ``values`` (flat),
+    for all corners of a cell in as many dimensions as ``x`` has axes, and as many features F as ``columns``.
+
+    ``values`` and ``out`` are as ``weights``, float32 or float64, or uint16: the bits of bfloat16.
+    """
+    kind, size = _kind(weights, columns), columns.count * values.dtype.bitwidth // 8
+    size_out = columns.count * out.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         table, of_rows, of_weights, (to, strides) = (
-            array(context, builder, kind, value)
-            for kind, value in ((values, args[1]), (rows, args[2]), (weights, args[3]), (out, args[5]))
+            array(context, builder, given, value)
+            for given, value in ((values, args[2]), (rows, args[3]), (weights, args[4]), (out, args[6]))
         )
-        sums = [lanes(_PAIR, 0.0)] * 2  # two, so that an addition need not wait for the one before
+        sums = [lanes(kind, 0.0)] * 2  # two, so that an addition need not wait for the one before
         for corner in range(2**x.count):
-            row, weight = _corner(builder, of_rows, of_weights, corner, args[4])
-            pair = builder.load(place(builder, table[0], row), typ=_PAIR, align=4)
-            sums[corner % 2] = multiply_add(builder, weight, pair, sums[corner % 2])
-        target = place(builder, to, builder.mul(args[6], strides[0]), builder.mul(args[7], long(_ROW)))
-        builder.store(builder.fadd(*sums), target, align=4)
+            row, weight = _corner(builder, of_rows, of_weights, corner, args[5], kind, size)
+            features = _load(builder, place(builder, table[0], row), values.dtype, kind)
+            sums[corner % 2] = multiply_add(builder, weight, features, sums[corner % 2])
+        target = place(builder, to, builder.mul(args[7], strides[0]), builder.mul(args[8], long(size_out)))
+        _store(builder, builder.fadd(*sums), target, out.dtype)
         return context.get_dummy_value()
 
-    size = types.intp
-    return types.void(x, values, rows, weights, size, out, size, size), generate
+    number = types.intp
+    return types.void(x, columns, values, rows, weights, number, out, number, number), generate
 
 
 @intrinsic
 def add_to_rows(
-    typingctx: Any, x: Any, values: Any, rows: Any, weights: Any, column: Any, grad: Any, point: Any, level: Any
+    typingctx: Any,
+    x: Any,
+    columns: Any,
+    values: Any,
+    rows: Any,
+    weights: Any,
+    column: Any,
+    grad: Any,
+    point: Any,
+    level: Any,
 ) -> Any:
-    """Add weights[k, column] times grad[point, 2 level : 2 level + 2] to row rows[k, column] of ``values``, corner by
-    corner; arguments as :func:`sum_rows` has them."""
+    """Add weights[k, column] times grad[point, F level : F (level + 1)] to row rows[k, column] of ``values``, corner by
+    corner; arguments as :func:`sum_rows` has them, but that ``values`` are as ``weights``."""
+    kind, size = _kind(weights, columns), columns.count * values.dtype.bitwidth // 8
+    size_in = columns.count * grad.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         table, of_rows, of_weights, (given, strides) = (
             array(context, builder, kind, value)
-            for kind, value in ((values, args[1]), (rows, args[2]), (weights, args[3]), (grad, args[5]))
+            for kind, value in ((values, args[2]), (rows, args[3]), (weights, args[4]), (grad, args[6]))
         )
-        source = place(builder, given, builder.mul(args[6], strides[0]), builder.mul(args[7], long(_ROW)))
-        pair = builder.load(source, typ=_PAIR, align=4)
+        source = place(builder, given, builder.mul(args[7], strides[0]), builder.mul(args[8], long(size_in)))
+        features = _load(builder, source, grad.dtype, kind)
         for corner in range(2**x.count):
-            row, weight = _corner(builder, of_rows, of_weights, corner, args[4])
+            row, weight = _corner(builder, of_rows, of_weights, corner, args[5], kind, size)
             target = place(builder, table[0], row)
-            before = builder.load(target, typ=_PAIR, align=4)
-            builder.store(multiply_add(builder, weight, pair, before), target, align=4)
+            before = builder.load(target, typ=kind, align=_bytes(kind))
+            builder.store(multiply_add(builder, weight, features, before), target, align=_bytes(kind))
         return context.get_dummy_value()
 
-    size = types.intp
-    return types.void(x, values, rows, weights, size, grad, size, size), generate
+    number = types.intp
+    return types.void(x, columns, values, rows, weights, number, grad, number, number), generate

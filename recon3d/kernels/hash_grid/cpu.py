@@ -46,66 +46,45 @@ def _rooms(x):
     return np.empty((corners, BLOCK), np.uint32), np.empty((corners, BLOCK), kind), np.empty((len(x), BLOCK), kind)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _encode(first, last, x, table, scales, resolutions, offsets, out):
-    features, pairs = table.shape[1], table.shape[1] == 2 and table.itemsize == 4
+@njit(nogil=True, cache=True, error_model="numpy")
+def _encode(first, last, x, columns, table, scales, resolutions, offsets, out):
     rows, weights, parts = _rooms(x)
-    flat = table.reshape(-1)
     for level in range(len(scales)):
         start, end = offsets[level], offsets[level + 1]
-        values = flat[start * features : end * features]
+        values = table[start * len(columns) : end * len(columns)]
         for begin in range(first, last, BLOCK):
-            n = min(BLOCK, last - begin)
             _corners(x, begin, scales[level], resolutions[level], end - start, rows, weights, parts)
-            if pairs:
-                for i in range(n):
-                    sum_rows(x, values, rows, weights, i, out, begin + i, level)
-            else:
-                out[begin : begin + n, level * features : (level + 1) * features] = 0
-                for i in range(n):
-                    for corner in range(len(rows)):
-                        for f in range(features):
-                            value = weights[corner, i] * values[np.int64(rows[corner, i]) * features + f]
-                            out[begin + i, level * features + f] += value
+            for i in range(min(BLOCK, last - begin)):
+                sum_rows(x, columns, values, rows, weights, i, out, begin + i, level)
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _table_gradient(level, points, x, grad, scales, resolutions, offsets, grad_table):
+@njit(nogil=True, cache=True, error_model="numpy")
+def _table_gradient(level, points, x, columns, grad, scales, resolutions, offsets, grad_table):
     """Scatter the gradient (N, L * F) of one level's features into its rows of ``grad_table``.
 
     Corner by corner of one point after the other: points that are neighbours share rows, corners of a point do not, so
     that an addition need not wait for the one before."""
-    features, pairs = grad_table.shape[1], grad_table.shape[1] == 2 and grad_table.itemsize == 4
     rows, weights, parts = _rooms(x)
     start, end = offsets[level], offsets[level + 1]
-    values = grad_table.reshape(-1)[start * features : end * features]
+    values = grad_table[start * len(columns) : end * len(columns)]
     values[:] = 0
     for begin in range(0, points, BLOCK):
-        n = min(BLOCK, points - begin)
         _corners(x, begin, scales[level], resolutions[level], end - start, rows, weights, parts)
-        if pairs:
-            for i in range(n):
-                add_to_rows(x, values, rows, weights, i, grad, begin + i, level)
-        else:
-            for i in range(n):
-                for corner in range(len(rows)):
-                    for f in range(features):
-                        value = weights[corner, i] * grad[begin + i, level * features + f]
-                        values[np.int64(rows[corner, i]) * features + f] += value
+        for i in range(min(BLOCK, points - begin)):
+            add_to_rows(x, columns, values, rows, weights, i, grad, begin + i, level)
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _point_gradient(first, last, x, table, grad, scales, resolutions, offsets, grad_x):
-    dim, features = len(x), table.shape[1]
+def _point_gradient(first, last, x, columns, table, grad, scales, resolutions, offsets, grad_x):
+    dim, features = len(x), len(columns)
     zero, one = grad_x.dtype.type(0), grad_x.dtype.type(1)
     rows, weights, parts = _rooms(x)
-    flat = table.reshape(-1)
     grad_x[first:last] = 0
     for begin in range(first, last, BLOCK):
         n = min(BLOCK, last - begin)
         for level in range(len(scales)):
             start, end = offsets[level], offsets[level + 1]
-            values = flat[start * features : end * features]
+            values = table[start * features : end * features]
             _corners(x, begin, scales[level], resolutions[level], end - start, rows, weights, parts)
             for corner in range(1 << dim):
                 for i in range(n):
@@ -139,18 +118,27 @@ def _spans(points: int) -> list[tuple[int, int]]:
     return spans(points, CHUNKS_PER_THREAD * torch.get_num_threads())
 
 
-def _layout(kind: np.dtype, scales: list[float], resolutions: list[int], offsets: list[int]) -> tuple[np.ndarray, ...]:
-    return np.array(scales, kind), np.array(resolutions, np.int64), np.array(offsets, np.int64)
+def _numbers(values: Tensor, kind: torch.dtype) -> np.ndarray:
+    """The bits of bfloat16, other types as ``kind``."""
+    values = values.detach().contiguous()
+    return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.to(kind).numpy()
+
+
+def _layout(
+    kind: torch.dtype, scales: list[float], resolutions: list[int], offsets: list[int]
+) -> tuple[np.ndarray, ...]:
+    return torch.tensor(scales, dtype=kind).numpy(), np.array(resolutions, np.int64), np.array(offsets, np.int64)
 
 
 def encode(
     x: Tensor, table: Tensor, shadow: Tensor | None, scales: list[float], resolutions: list[int], offsets: list[int]
 ) -> Tensor:
-    source = (table if shadow is None else shadow).detach()
-    values = source.to(x.dtype).contiguous().numpy()
-    out = x.new_empty(x.shape[0], len(scales) * table.shape[1])
-    given = _axes(x), values, *_layout(values.dtype, scales, resolutions, offsets), out.numpy()
-    run_parallel(_encode, [(a, b, *given) for a, b in _spans(len(x))])
+    source = table if shadow is None else shadow
+    columns = tuple(range(table.shape[1]))
+    kind = torch.bfloat16 if source.dtype == torch.bfloat16 else x.dtype
+    out = torch.empty(len(x), len(scales) * len(columns), dtype=kind)
+    given = _axes(x), columns, _numbers(source, kind).reshape(-1), *_layout(x.dtype, scales, resolutions, offsets)
+    run_parallel(_encode, [(a, b, *given, _numbers(out, kind)) for a, b in _spans(len(x))])
     return out.to(source.dtype)
 
 
@@ -165,19 +153,18 @@ def encode_backward(
     need_table: bool,
     need_x: bool,
 ) -> tuple[Tensor, Tensor]:
-    points = _axes(x)
-    incoming = grad.detach().to(x.dtype).contiguous().numpy()
-    layout = _layout(incoming.dtype, scales, resolutions, offsets)
+    points, columns = _axes(x), tuple(range(table.shape[1]))
+    layout = _layout(x.dtype, scales, resolutions, offsets)
     grad_table, grad_x = table.new_empty(0), x.new_empty(0)
     if need_table:
         total = x.new_empty(table.shape)
+        given = points, columns, _numbers(grad, x.dtype), *layout, total.view(-1).numpy()
         # Fine levels take longest (their rows lie apart in memory), so they go first.
-        levels = reversed(range(len(scales)))
-        run_parallel(_table_gradient, [(level, len(x), points, incoming, *layout, total.numpy()) for level in levels])
+        run_parallel(_table_gradient, [(level, len(x), *given) for level in reversed(range(len(scales)))])
         grad_table = total.to(table.dtype)
     if need_x:
-        values = (table if shadow is None else shadow).detach().to(x.dtype).contiguous().numpy()
+        values = (table if shadow is None else shadow).detach().to(x.dtype).contiguous().view(-1).numpy()
         grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
-        tasks = [(a, b, points, values, incoming, *layout, grad_x.numpy()) for a, b in _spans(len(x))]
-        run_parallel(_point_gradient, tasks)
+        given = points, columns, values, grad.detach().to(x.dtype).contiguous().numpy(), *layout, grad_x.numpy()
+        run_parallel(_point_gradient, [(a, b, *given) for a, b in _spans(len(x))])
     return grad_table, grad_x

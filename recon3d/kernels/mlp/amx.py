@@ -166,12 +166,16 @@ def backward(first, last, grad, x, weights, back, widths, padded, configuration,
     return totals
 
 
-def pack(square: Tensor, widths: np.ndarray, padded: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What kernels must know of weights (layers, widest, widest): right factors of the products forward and back,
-    (layers, widest / 2, 2 * widest), widths, padded widths, and how tiles are laid out."""
-    layers, widest, _ = square.shape
-    shape = layers, widest // 2, 2, widest
-    sides = [v.reshape(shape).transpose(2, 3).reshape(layers, widest // 2, -1) for v in (square.mT, square)]
+def pack(
+    weights: list[Tensor], room: int, widths: np.ndarray, padded: np.ndarray, compute: torch.dtype
+) -> tuple[np.ndarray, ...]:
+    """What kernels must know of weights (out, in), each in a square of ``room`` with zeros around: right factors of the
+    products forward and back, (layers, room / 2, 2 * room), widths, padded widths, and how tiles are laid out."""
+    square = torch.zeros(len(weights), room, room, dtype=compute)
+    for target, weight in zip(square, weights, strict=True):
+        target[: len(weight), : weight.shape[1]] = weight
+    shape = len(weights), room // 2, 2, room
+    sides = [v.reshape(shape).transpose(2, 3).reshape(len(weights), room // 2, -1) for v in (square.mT, square)]
     factors = [side.contiguous().view(torch.uint16).numpy() for side in sides]
     return *factors, widths, padded, tiles.CONFIGURATION
 

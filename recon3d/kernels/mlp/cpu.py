@@ -27,14 +27,11 @@ def _way(compute: torch.dtype) -> ModuleType:
 
 
 def _packed(way: ModuleType, weights: list[Tensor], compute: torch.dtype) -> tuple[Any, ...]:
-    """What kernels must know of weights, each in a square with zeros around."""
+    """What kernels must know of weights."""
     widths = np.array([weights[0].shape[1], *(len(weight) for weight in weights)])
     padded = -(-widths // way.PAD) * way.PAD
     room = -(-int(padded.max()) // way.ROOM) * way.ROOM
-    square = torch.zeros(len(weights), room, room, dtype=way.kind(compute))
-    for target, weight in zip(square, weights, strict=True):
-        target[: len(weight), : weight.shape[1]] = weight.detach()
-    return way.pack(square, widths, padded)
+    return way.pack([weight.detach() for weight in weights], room, widths, padded, compute)
 
 
 def _numbers(values: Tensor) -> np.ndarray:

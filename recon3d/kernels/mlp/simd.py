@@ -29,16 +29,12 @@ from recon3d.kernels.mlp.strips import (
     turn,
     turn_back,
 )
+from recon3d.kernels.tiles import rounded
 from recon3d.kernels.vectors import aligned
 
 STRIPS = 16
 BLOCK = STRIPS * ROWS
 PAD, ROOM = UNITS, LANES
-
-
-def kind(compute: torch.dtype) -> torch.dtype:
-    """What weights are packed as."""
-    return torch.bfloat16 if compute == torch.bfloat16 and PAIRS else torch.float32
 
 
 def factor(kept: Any, pairs: Any) -> Any:
@@ -146,19 +142,45 @@ def backward(first, last, grad, x, weights, back, widths, padded, bits, need_x, 
     return totals
 
 
-def pack(square: Tensor, widths: np.ndarray, padded: np.ndarray) -> tuple[Any, ...]:
-    """What kernels must know of weights (layers, room, room): as products take them, forward and back, widths,
-    padded widths, and the type of what is kept."""
-    layers, room, _ = square.shape
-    half = square.dtype == torch.bfloat16
-    numbers = 2 if half else 1
+def place(packed: Any, unit: Any, k: Any, value: Any) -> None:
+    """In numba: set what is multiplied by the k-th number of an inner dimension, for one unit, in what
+    :func:`strips.product` takes (and has zeros there)."""
 
-    def grouped(matrices: Tensor) -> np.ndarray:
-        """(layers, groups, inner, UNITS) of (layers, out, in), words of so many numbers."""
-        words = matrices.reshape(layers, room // UNITS, UNITS, room // numbers, numbers).transpose(2, 3)
-        return words.contiguous().view(torch.uint32 if half else torch.float32).flatten(3).numpy()
 
-    return grouped(square), grouped(square.mT), widths, padded, np.dtype(np.uint16 if half else np.float32)
+@overload(place, inline="always")
+def _place(packed, unit, k, value):
+    if isinstance(packed.dtype, types.Float):
+
+        def single(packed, unit, k, value):
+            packed[unit // UNITS, k, unit % UNITS] = value
+
+        return single
+
+    def half(packed, unit, k, value):
+        packed[unit // UNITS, k // 2, unit % UNITS] |= np.uint32(rounded(value)) << np.uint32(16 * (k % 2))
+
+    return half
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _pack(weight, forth, back):
+    for i in range(weight.shape[0]):
+        for j in range(weight.shape[1]):
+            place(forth, i, j, weight[i, j])
+            place(back, j, i, weight[i, j])
+
+
+def pack(
+    weights: list[Tensor], room: int, widths: np.ndarray, padded: np.ndarray, compute: torch.dtype
+) -> tuple[Any, ...]:
+    """What kernels must know of weights (out, in): as products take them, forward and back (layers, groups, inner,
+    UNITS), with zeros up to ``room`` units; widths, padded widths, and the type of what is kept."""
+    half = compute == torch.bfloat16 and PAIRS
+    shape = len(weights), room // UNITS, room // (2 if half else 1), UNITS
+    forth, back = (np.zeros(shape, np.uint32 if half else np.float32) for _ in range(2))
+    for layer, weight in enumerate(weights):
+        _pack(weight.float().contiguous().numpy(), forth[layer], back[layer])
+    return forth, back, widths, padded, np.dtype(np.uint16 if half else np.float32)
 
 
 def unpack(totals: np.ndarray) -> Tensor:

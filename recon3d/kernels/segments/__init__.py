@@ -27,13 +27,13 @@ def _(offsets, first, count, origins, directions, t, dt):
     )
 
 
-@torch.library.custom_op("recon3d::lay_segments", mutates_args=("target",))
-def _lay(target: Tensor, source: Tensor, starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
-    reference.lay(target, source, starts, counts, sizes)
+@torch.library.custom_op("recon3d::lay_segments", mutates_args=("targets",))
+def _lay(targets: list[Tensor], sources: list[Tensor], starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
+    reference.lay(targets, sources, starts, counts, sizes)
 
 
 @_lay.register_fake
-def _(target, source, starts, counts, sizes):
+def _(targets, sources, starts, counts, sizes):
     return None
 
 
@@ -67,16 +67,16 @@ def take_segments(
 
 
 def lay_segments(
-    target: Shaped[Tensor, "m *row"],
-    source: Shaped[Tensor, "k *row"],
+    targets: list[Shaped[Tensor, "m *_"]],
+    sources: list[Shaped[Tensor, "k *_"]],
     starts: Int[Tensor, "n"],
     counts: Int[Tensor, "n"],
     sizes: Int[Tensor, "n"],
 ) -> None:
-    """Copy rows of ``source`` into ``target``, in place: segment i has the next sizes[i] of its rows, the first
-    counts[i] of which go to rows starts[i] and following. ``target`` is contiguous. Not differentiable.
+    """Copy rows of each of ``sources`` into the one of ``targets``, in place: segment i has the next sizes[i] of its
+    rows, the first counts[i] of which go to rows starts[i] and following. Targets are contiguous. Not differentiable.
     """
-    _lay(target, source, starts, counts, sizes)
+    _lay(targets, sources, starts, counts, sizes)
 
 
 def darken_segments(

@@ -70,15 +70,16 @@ def take(
     return outputs
 
 
-def lay(target: Tensor, source: Tensor, starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
+def lay(targets: list[Tensor], sources: list[Tensor], starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
     """Rows are copied in words as long as they allow, whatever their type."""
-    if not source.numel():
-        return
-    size = source.element_size() * source[0].numel()
-    word = next(kind for kind in WORDS if size % kind.itemsize == 0)
-    rows = [v.view(len(v), -1).view(word).numpy() for v in (target, source.contiguous())]
     given = starts.contiguous().numpy(), counts.contiguous().numpy(), sizes.cumsum(0).numpy()
-    run_parallel(_lay, [(a, b, *rows, *given) for a, b in _spans(len(starts), len(source))])
+    for target, source in zip(targets, sources, strict=True):
+        if not source.numel():
+            continue
+        size = source.element_size() * source[0].numel()
+        word = next(kind for kind in WORDS if size % kind.itemsize == 0)
+        rows = [v.view(len(v), -1).view(word).numpy() for v in (target, source.contiguous())]
+        run_parallel(_lay, [(a, b, *rows, *given) for a, b in _spans(len(starts), len(source))])
 
 
 def darken(optical_depth: Tensor, losses: Tensor, counts: Tensor, darkness: float) -> Tensor:

@@ -27,11 +27,12 @@ def take(
     return ray, points, t, dt.index_select(0, index)
 
 
-def lay(target: Tensor, source: Tensor, starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
-    """Copy the first counts[i] of the sizes[i] rows of a segment of ``source`` to rows starts[i] and following of
-    ``target``."""
-    rows = expand(sizes.cumsum(0) - sizes, counts)[0]
-    target.index_copy_(0, expand(starts, counts)[0], source.index_select(0, rows))
+def lay(targets: list[Tensor], sources: list[Tensor], starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
+    """Copy the first counts[i] of the sizes[i] rows of a segment of each of ``sources`` to rows starts[i] and following
+    of the one of ``targets``."""
+    rows, places = expand(sizes.cumsum(0) - sizes, counts)[0], expand(starts, counts)[0]
+    for target, source in zip(targets, sources, strict=True):
+        target.index_copy_(0, places, source.index_select(0, rows))
 
 
 def darken(optical_depth: Tensor, losses: Tensor, counts: Tensor, darkness: float) -> Tensor:
