@@ -31,5 +31,14 @@ def noise_variance(
     return (deviation.square() / gain).clamp_min(least)[:, None, None]
 
 
+def in_units_of_noise(
+    residual: Float[Tensor, "a rows columns"],
+    variance: Float[Tensor, "a #rows #columns"],
+    rays: Float[Tensor, "a rows columns"],
+) -> Float[Tensor, ""]:
+    """Mean squared residual over the variance that noise has; ``rays`` are weights."""
+    return (rays / variance * residual.square()).sum() / rays.sum()
+
+
 def _second(values: Tensor, axis: int) -> Tensor:
     return values.diff(n=2, dim=axis)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from recon3d.classical.noise import noise_variance
+from recon3d.classical.noise import in_units_of_noise, noise_variance
 from recon3d.classical.projector import Progress, Projector, silent
 from recon3d.classical.variation import State, near, tv, unit
 from recon3d.errors import require
@@ -105,7 +105,7 @@ def _try(
     that are asked for, as larger ones do not tell all that is in the projections.
     """
     held = Held(projector, projections, rays)
-    precision = rays / noise_variance(projections, counts)
+    variance = noise_variance(projections, counts)
     first, state = 0, None
     if projections.numel() * max(projector.grid.shape) > SAMPLES:
         first, state = _begin(projector, projections, rays, nonnegative, counts, progress)
@@ -115,7 +115,7 @@ def _try(
     for number, weight in enumerate(WEIGHTS[first:], start=first):
         state = tv(projector, projections, rays, weight, STEPS, nonnegative, state)
         error, uncertain = held.error(state.volume)
-        left = float((precision * (projector.forward(state.volume) - projections).square()).sum() / rays.sum())
+        left = float(in_units_of_noise(projector.forward(state.volume) - projections, variance, rays))
         tried.append(Tried(weight, error, uncertain, left))
         progress(number + 1, len(WEIGHTS))
         if best is None or error < best[0]:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recon3d.classical.iterative import sirt
-from recon3d.classical.noise import noise_variance
+from recon3d.classical.noise import in_units_of_noise, noise_variance
 from recon3d.classical.projector import Projector
 from recon3d.classical.selection import SURPLUS
 from recon3d.tasks.ct_data import CtData
@@ -23,11 +23,10 @@ def refined(
     given back as it is.
     """
     rays = data.trained.to(data.projections)
-    precision = rays / (noise_variance(data.projections, data.counts) * rays.sum())
+    variance = noise_variance(data.projections, data.counts)
     iterates = sirt(projector, data.projections, rays, nonnegative, volume)
     for _ in range(steps):
-        left = (precision * (projector.forward(volume) - data.projections).square()).sum()
-        if left <= SURPLUS:
+        if in_units_of_noise(projector.forward(volume) - data.projections, variance, rays) <= SURPLUS:
             break
         volume = next(iterates)
         if data.inside is not None:
