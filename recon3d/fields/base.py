@@ -21,7 +21,12 @@ class Encoder(nn.Module):
 
     def recall(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
         """``forward(x)`` where its ``values`` are known already, from a pass without gradients; x is constant."""
-        return values if not any(True for _ in self.parameters()) else self(x)
+        nothing_to_learn = not torch.is_grad_enabled() or not any(True for _ in self.parameters())
+        return values if nothing_to_learn else self._with_gradients(x, values)
+
+    def _with_gradients(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
+        """``forward(x)``; encoders that can make use of its ``values`` do."""
+        return self(x)
 
 
 class Network(nn.Module):

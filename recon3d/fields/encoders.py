@@ -79,7 +79,7 @@ class HashGrid(Encoder):
     def tables(self) -> list[nn.Parameter]:
         return [self.table]
 
-    def recall(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
+    def _with_gradients(self, x: Float[Tensor, "n d"], values: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
         layout, table = self._in_use()
         known = values[:, : layout.levels * layout.features]
         if self.gains is not None:

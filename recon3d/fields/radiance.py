@@ -43,7 +43,7 @@ class _DensityAmong(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, h: Tensor) -> tuple[Tensor, Tensor]:
-        density = torch.exp(h[:, 0].float() - 1.0)
+        density = (h[:, 0].float() - 1.0).exp_()
         ctx.save_for_backward(density)
         return density, h.view_as(h)
 

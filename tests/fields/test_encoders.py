@@ -286,6 +286,15 @@ def test_one_encoder_is_no_chain():
     torch.testing.assert_close(indirect, direct)
 
 
+@pytest.mark.parametrize("names", [("hash_grid",), ("chebyshev",), ("hash_grid", "chebyshev"), ("frequency",)])
+def test_known_values_are_not_made_again_without_gradients(names):
+    encoder = build_encoder(chained(*names), 2)
+    x = 2 * torch.rand(20, 2) - 1
+    with torch.no_grad():
+        values = encoder(x)
+        assert encoder.recall(x, values) is values
+
+
 def test_a_chain_feeds_each_the_one_before():
     torch.manual_seed(0)
     encoder = build_encoder(chained("hash_grid", "chebyshev"), 3)
