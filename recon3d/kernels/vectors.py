@@ -75,13 +75,13 @@ def turned(builder: ir.IRBuilder, rows: list[ir.Value]) -> list[ir.Value]:
     return rows
 
 
-def from_half(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+def from_bfloat16(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     """The bits of bfloat16 numbers, in words, as those of float32."""
     kind = ir.VectorType(INT, bits.type.count)
     return builder.shl(builder.zext(bits, kind), lanes(kind, 16))
 
 
-def to_half(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+def to_bfloat16(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     """The bits of float32 numbers as those of the nearest bfloat16, ties to even, in words."""
     half = lanes(bits.type, 16)
     odd = builder.and_(builder.lshr(bits, half), lanes(bits.type, 1))

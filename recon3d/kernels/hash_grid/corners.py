@@ -15,14 +15,14 @@ from recon3d.kernels.vectors import (
     LONG,
     SHORT,
     array,
-    from_half,
+    from_bfloat16,
     intrinsic,
     lanes,
     long,
     multiply_add,
     place,
     spread,
-    to_half,
+    to_bfloat16,
 )
 
 LANES = 16
@@ -129,7 +129,7 @@ def _load(builder: ir.IRBuilder, start: ir.Value, number: Any, kind: ir.VectorTy
     if isinstance(number, types.Float):
         return builder.load(start, typ=kind, align=number.bitwidth // 8)
     bits = builder.load(start, typ=ir.VectorType(SHORT, kind.count), align=2)
-    values = builder.bitcast(from_half(builder, bits), ir.VectorType(FLOAT, kind.count))
+    values = builder.bitcast(from_bfloat16(builder, bits), ir.VectorType(FLOAT, kind.count))
     return values if kind.element == FLOAT else builder.fpext(values, kind)
 
 
@@ -138,7 +138,7 @@ def _store(builder: ir.IRBuilder, values: ir.Value, start: ir.Value, number: Any
     if not isinstance(number, types.Float):
         single, words = (ir.VectorType(element, values.type.count) for element in (FLOAT, INT))
         values = values if values.type.element == FLOAT else builder.fptrunc(values, single)
-        values = to_half(builder, builder.bitcast(values, words))
+        values = to_bfloat16(builder, builder.bitcast(values, words))
         values = builder.trunc(values, ir.VectorType(SHORT, values.type.count))
     builder.store(values, start, align=number.bitwidth // 8)
 

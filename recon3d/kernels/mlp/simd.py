@@ -142,13 +142,13 @@ def backward(first, last, grad, x, weights, back, widths, padded, bits, need_x, 
     return totals
 
 
-def place(packed: Any, unit: Any, k: Any, value: Any) -> None:
+def set_factor(packed: Any, unit: Any, k: Any, value: Any) -> None:
     """In numba: set what is multiplied by the k-th number of an inner dimension, for one unit, in what
     :func:`strips.product` takes (and has zeros there)."""
 
 
-@overload(place, inline="always")
-def _place(packed, unit, k, value):
+@overload(set_factor, inline="always")
+def _set_factor(packed, unit, k, value):
     if isinstance(packed.dtype, types.Float):
 
         def single(packed, unit, k, value):
@@ -166,8 +166,8 @@ def _place(packed, unit, k, value):
 def _pack(weight, forth, back):
     for i in range(weight.shape[0]):
         for j in range(weight.shape[1]):
-            place(forth, i, j, weight[i, j])
-            place(back, j, i, weight[i, j])
+            set_factor(forth, i, j, weight[i, j])
+            set_factor(back, j, i, weight[i, j])
 
 
 def pack(

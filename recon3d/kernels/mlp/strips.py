@@ -24,7 +24,7 @@ from recon3d.kernels.vectors import (
     SHORT,
     array,
     call,
-    from_half,
+    from_bfloat16,
     intrinsic,
     lanes,
     long,
@@ -32,7 +32,7 @@ from recon3d.kernels.vectors import (
     place,
     shuffle,
     spread,
-    to_half,
+    to_bfloat16,
     turned,
 )
 
@@ -206,7 +206,7 @@ def turn(typingctx: Any, source: Any, row: Any, column: Any, rows: Any, columns:
             asked = [start, ir.Constant(INT, size), mask, lanes(kind, 0)]
             numbers = call(builder, f"llvm.masked.load.{name}.p0", kind, asked)
             if not single:
-                numbers = from_half(builder, numbers)
+                numbers = from_bfloat16(builder, numbers)
             loaded.append(numbers)
         target = place(builder, out, builder.mul(args[2], long(4 * ROWS)), builder.mul(args[6], long(4)))
         for j, numbers in enumerate(turned(builder, loaded)):
@@ -230,7 +230,7 @@ def turn_back(typingctx: Any, strip: Any, at: Any, column: Any, target: Any, row
         rows_ = turned(builder, _vectors(builder, start, _INTS, LANES, 4 * ROWS))
         corner = place(builder, out, builder.mul(args[4], strides[0]), builder.mul(args[2], long(size)))
         for i, (numbers, mask) in enumerate(zip(rows_, _there(builder, args[5], args[6]), strict=True)):
-            values = numbers if single else builder.trunc(to_half(builder, numbers), _SHORTS)
+            values = numbers if single else builder.trunc(to_bfloat16(builder, numbers), _SHORTS)
             to = place(builder, corner, builder.mul(strides[0], long(i)))
             call(builder, f"llvm.masked.store.{name}.p0", ir.VoidType(), [values, to, ir.Constant(INT, size), mask])
         return context.get_dummy_value()
@@ -258,7 +258,7 @@ def keep(typingctx: Any, sums: Any, units: Any, least: Any, kept: Any, pairs: An
                 stored = []
                 for unit, values in enumerate(_vectors(builder, start, _FLOATS, 2, 4 * ROWS)):
                     values = builder.select(builder.fcmp_ordered("<", values, lowest), lowest, values)
-                    stored.append(values if single else to_half(builder, builder.bitcast(values, _INTS)))
+                    stored.append(values if single else to_bfloat16(builder, builder.bitcast(values, _INTS)))
                     numbers = stored[-1] if single else builder.trunc(stored[-1], _SHORTS)
                     builder.store(numbers, place(builder, target, long(size * ROWS * unit)), align=size * LANES)
                 if not single:
