@@ -143,6 +143,18 @@ def _store(builder: ir.IRBuilder, values: ir.Value, start: ir.Value, number: Any
     builder.store(values, start, align=number.bitwidth // 8)
 
 
+def _opened(
+    context: Any, builder: ir.IRBuilder, kinds: tuple[Any, ...], args: Any, size: int
+) -> tuple[ir.Value, Any, Any, ir.Value]:
+    """Of the arguments that :func:`sum_rows` and :func:`add_to_rows` share: where ``values`` begin, rows and weights,
+    and where the point's features of the level lie, so many bytes of them."""
+    values, rows, weights, (start, strides) = (
+        array(context, builder, kind, args[at]) for kind, at in zip(kinds, (2, 3, 4, 6), strict=True)
+    )
+    features = place(builder, start, builder.mul(args[7], strides[0]), builder.mul(args[8], long(size)))
+    return values[0], rows, weights, features
+
+
 @intrinsic
 def sum_rows(
     typingctx: Any,
@@ -165,16 +177,12 @@ def sum_rows(
     size_out = columns.count * out.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        table, of_rows, of_weights, (to, strides) = (
-            array(context, builder, given, value)
-            for given, value in ((values, args[2]), (rows, args[3]), (weights, args[4]), (out, args[6]))
-        )
+        table, of_rows, of_weights, target = _opened(context, builder, (values, rows, weights, out), args, size_out)
         sums = [lanes(kind, 0.0)] * 2  # two, so that an addition need not wait for the one before
         for corner in range(2**x.count):
             row, weight = _corner(builder, of_rows, of_weights, corner, args[5], kind, size)
-            features = _load(builder, place(builder, table[0], row), values.dtype, kind)
+            features = _load(builder, place(builder, table, row), values.dtype, kind)
             sums[corner % 2] = multiply_add(builder, weight, features, sums[corner % 2])
-        target = place(builder, to, builder.mul(args[7], strides[0]), builder.mul(args[8], long(size_out)))
         _store(builder, builder.fadd(*sums), target, out.dtype)
         return context.get_dummy_value()
 
@@ -201,15 +209,11 @@ def add_to_rows(
     size_in = columns.count * grad.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        table, of_rows, of_weights, (given, strides) = (
-            array(context, builder, kind, value)
-            for kind, value in ((values, args[2]), (rows, args[3]), (weights, args[4]), (grad, args[6]))
-        )
-        source = place(builder, given, builder.mul(args[7], strides[0]), builder.mul(args[8], long(size_in)))
+        table, of_rows, of_weights, source = _opened(context, builder, (values, rows, weights, grad), args, size_in)
         features = _load(builder, source, grad.dtype, kind)
         for corner in range(2**x.count):
             row, weight = _corner(builder, of_rows, of_weights, corner, args[5], kind, size)
-            target = place(builder, table[0], row)
+            target = place(builder, table, row)
             before = builder.load(target, typ=kind, align=_bytes(kind))
             builder.store(multiply_add(builder, weight, features, before), target, align=_bytes(kind))
         return context.get_dummy_value()
