@@ -36,7 +36,7 @@ class Voxels:
 
     Attributes:
         grid: the voxels.
-        dim: 2 for a slice (nz = 1), whose field knows x and y only, else 3.
+        dim: 2 where the field is of a single slice (nz = 1) and knows x and y only, else 3.
         index: (K,) places of the filled ones in the array, row by row; None: all.
     """
 
@@ -46,9 +46,10 @@ class Voxels:
         inside: Bool[Tensor, "nz ny nx"] | None = None,
         device: torch.device | str = "cpu",
         normalizer: Normalizer | None = None,
+        dim: int | None = None,
     ) -> None:
-        """``normalizer``: the field's cube, where it is not the grid's own."""
-        self.grid, self.dim = grid, 2 if grid.shape[0] == 1 else 3
+        """``normalizer`` and ``dim``: those of the field, where it is that of another grid."""
+        self.grid, self.dim = grid, dim or (2 if grid.shape[0] == 1 else 3)
         self.index = None if inside is None or bool(inside.all()) else inside.flatten().nonzero().squeeze(1).to(device)
         cube = normalizer or grid.normalizer()
         self._axes = [

@@ -63,6 +63,12 @@ def test_weights_sum_to_one(device, dim, features):
     assert_close(out, torch.ones_like(out))
 
 
+def test_points_of_other_dimensions_are_refused():
+    layout = HashLayout.build(3, 2, 2, 6, 2, 4)
+    with pytest.raises(ValueError, match="2 dimensions for a hash grid of 3"):
+        hash_encode(torch.rand(5, 2), torch.rand(layout.rows, 2), layout)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_outside_points_are_moved_to_the_border(device):
     layout = hash_layout(3, 2)

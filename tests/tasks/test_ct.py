@@ -320,6 +320,20 @@ def test_a_volume_is_learned(deep, folder):
     assert quality > 20.5, quality
 
 
+@pytest.mark.parametrize("projector", ["grid", "rays"])
+def test_a_layer_is_a_slice_of_the_volume(deep, folder, projector):
+    """Along each axis: also where the layer has the shape of a scan of one slice."""
+    rays = RaysConfig(batch=64, samples_per_diagonal=64, grid=16)
+    task, _, _ = train(config(deep, folder, name=f"layers-{projector}", steps=10, projector=projector, rays=rays))
+    grid, volume = task.header.grid, task.volume()
+    for axis in range(3):
+        place = 2 - axis
+        shape, center = list(grid.shape), list(grid.center)
+        shape[place], center[axis] = 1, float(grid.axis(axis)[5])
+        layer = task.volume(VolumeGrid(tuple(shape), grid.spacing, tuple(center)))
+        torch.testing.assert_close(layer, volume.narrow(place, 5, 1))
+
+
 def test_nothing_lies_outside_the_support(deep, folder):
     task, _, _ = train(config(deep, folder, name="circle", steps=2))
     outside = task.data.inside.logical_not()

@@ -158,7 +158,12 @@ def hash_encode(
 
     Differentiable in ``table`` and ``x``, twice. ``shadow`` is an optional copy of the table in a smaller float type:
     it is what gets read, while the gradient goes to ``table`` in full precision.
+
+    Raises:
+        ValueError: the points have other dimensions than the layout.
     """
+    if x.shape[1] != layout.dim:
+        raise ValueError(f"points of {x.shape[1]} dimensions for a hash grid of {layout.dim}")
     return _encode(x, table, shadow, list(layout.scales), list(layout.resolutions), list(layout.offsets))
 
 
