@@ -4,12 +4,8 @@ import json
 
 import pytest
 import torch
-from geometry.ball import write_ball_folder
-from tasks.pictures import write_image
-from tasks.scans import cone_scan, slice_scan
-from tasks.shapes import write_ball, write_points
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from together import MADE, STEPS, train, trainer_of, two_processes
+from together import MADE, STEPS, train, trainer_of, two_processes, write_data
 
 from recon3d.training import checkpoints
 
@@ -18,14 +14,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_ball_folder(folder / "ball", train=6, test=1)
-    slice_scan(folder / "slice.npz")
-    cone_scan(folder / "cone.npz")
-    write_image(folder / "image.png", 15, 21)
-    write_ball(folder / "ball.ply", subdivisions=2)
-    write_points(folder / "ball.xyz", count=500)
-    return folder
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

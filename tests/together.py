@@ -1,4 +1,5 @@
-"""Small trainings of every task, to be done by one process or by two together; see test_distributed.py."""
+"""Small trainings of every task: by one process or by two together (test_distributed.py), on the CPU or on a GPU that
+is not there (test_emulated_gpu.py)."""
 
 import os
 import signal
@@ -7,6 +8,10 @@ import sys
 import traceback
 
 import torch
+from geometry.ball import write_ball_folder
+from tasks.pictures import write_image
+from tasks.scans import cone_scan, slice_scan
+from tasks.shapes import write_ball, write_points
 from torch.multiprocessing import get_context
 
 from recon3d import distributed
@@ -62,14 +67,25 @@ MADE = {
 """Configuration class, data and settings of each."""
 
 
-def trainer_of(name, data, out, resume=False, **changes):
+def write_data(folder):
+    """What the trainings take."""
+    write_ball_folder(folder / "ball", train=6, test=1)
+    slice_scan(folder / "slice.npz")
+    cone_scan(folder / "cone.npz")
+    write_image(folder / "image.png", 15, 21)
+    write_ball(folder / "ball.ply", subdivisions=2)
+    write_points(folder / "ball.xyz", count=500)
+    return folder
+
+
+def trainer_of(name, data, out, resume=False, device=CPU, **changes):
     kind, file, settings = MADE[name]
     values = {"steps": STEPS, "log_every": 1, "precision": "float32", "optimizer": ADAM, **settings, **changes}
     config = kind(data=data / file, out=out, name=name, **values).resolved()
     torch.manual_seed(0)
-    task = new_task(config, CPU, torch.float32)
+    task = new_task(config, device, torch.float32)
     run = RunFolder.open(out / name) if resume else RunFolder.create(config, name)
-    return Trainer(task, config, config.optimizer, run, CPU, torch.float32, resume=resume)
+    return Trainer(task, config, config.optimizer, run, device, torch.float32, resume=resume)
 
 
 def train(name, data, out, **changes):
