@@ -37,7 +37,7 @@ from recon3d.training.recorded import WARM_UP, RecordedStep
 
 PARTS = {
     "march": ["recon3d::march_rays"],
-    "samples in order": ["recon3d::take_segments", "recon3d::lay_segments"],
+    "samples in order": [f"recon3d::{verb}_segments" for verb in ("foresee", "take", "darken", "lay")],
     "encode": ["recon3d::hash_encode"],
     "encode, backward": ["recon3d::hash_encode_backward"],
     "networks": ["recon3d::mlp"],

@@ -14,12 +14,13 @@ from recon3d.config import RenderConfig
 from recon3d.geometry.boxes import intersect_unit_cube
 from recon3d.geometry.cameras import Rays
 from recon3d.heads.occupancy import OccupancyGrid
-from recon3d.kernels import composite, darken_segments, lay_segments, march_rays, take_segments
+from recon3d.kernels import composite, darken_segments, foresee_segments, lay_segments, march_rays, take_segments
 from recon3d.kernels.compositing.reference import transmittance
 
-FIRST_ROUND = 16
-ROUND_GROWTH = 3
-"""Samples of each ray that are evaluated before asking whether its light has run out, and how that number grows."""
+FORESIGHT, LEAST, MOST, GROWTH = 3.0, 4, 64, 3
+"""Samples of each ray that are evaluated before asking whether its light has run out: until the occupancy grid lets
+expect so many times the optical depth that ends it, but so many at least, and at most; and how these numbers grow from
+round to round."""
 
 
 @runtime_checkable
@@ -149,17 +150,20 @@ class VolumeRenderer(nn.Module):
     def _front_to_back(self, field: GeometryLike, rays: Rays, jitter: Tensor) -> Seen:
         """Find the samples that light reaches, so that colours and gradients are computed for no others.
 
-        In rounds: the first samples of every ray, then more of each ray that still has light.
+        In rounds: as many samples of every ray as should do by what the grid knows of densities, then more of each
+        ray that still has light.
         """
-        offsets, _, *where = self.march(rays, jitter)
-        lines = rays.origins, rays.directions, *where
+        offsets, _, t, dt = self.march(rays, jitter)
+        lines = rays.origins, rays.directions, t, dt
         counts = torch.zeros_like(offsets[1:])
         remaining = offsets[1:] - offsets[:-1]
         optical_depth = torch.zeros(len(rays), device=offsets.device)
         rounds: list[tuple[Tensor, Tensor, Tensor, list[Tensor]]] = []
-        limit = FIRST_ROUND
+        scale = 1
         while not rounds or bool(remaining.any()):
-            taken = remaining.clamp_max(limit)
+            wanted = scale * FORESIGHT * (self._darkness - optical_depth).clamp_min(0)
+            expected = foresee_segments(offsets, counts, *lines, self.grid.density, wanted)
+            taken = torch.minimum(expected.clamp(scale * LEAST, scale * MOST), remaining)
             ray, points, _, dt = take_segments(offsets, counts, taken, *lines)
             encoded = field.encode(points)
             values, features = field.geometry(points, encoded)
@@ -167,7 +171,7 @@ class VolumeRenderer(nn.Module):
             rounds.append((counts, lit, taken, [encoded, values, features]))
             counts = counts + lit
             remaining = torch.where(optical_depth < self._darkness, remaining - taken, 0)
-            limit *= ROUND_GROWTH
+            scale *= GROWTH
         visible = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
         ray, points, t, dt = take_segments(offsets, torch.zeros_like(counts), counts, *lines)
         # Evaluated round by round, put in order ray by ray.

@@ -12,7 +12,7 @@ from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
 from recon3d.kernels.marching import march_rays
 from recon3d.kernels.mlp import relu_mlp, relu_mlp_recall
 from recon3d.kernels.projection import back_project, project
-from recon3d.kernels.segments import darken_segments, lay_segments, take_segments
+from recon3d.kernels.segments import darken_segments, foresee_segments, lay_segments, take_segments
 from recon3d.kernels.sine import damped_sine
 from recon3d.kernels.sine_mlp import sine_mlp
 from recon3d.kernels.spherical_harmonics import spherical_harmonics
@@ -26,6 +26,7 @@ __all__ = [
     "cosine_series",
     "damped_sine",
     "darken_segments",
+    "foresee_segments",
     "hash_encode",
     "hash_recall",
     "lay_segments",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recon3d.kernels import darken_segments, lay_segments, take_segments
+from recon3d.kernels import darken_segments, foresee_segments, lay_segments, take_segments
 from recon3d.kernels.segments import cpu, reference
 
 
@@ -74,6 +74,28 @@ def test_light_runs_out_as_in_plain_torch(monkeypatch, grain):
     assert bool((lit < counts).any()) and bool((lit[depth < 4] == counts[depth < 4]).all())
 
 
+@pytest.mark.parametrize("grain", [4, 2**16])
+@pytest.mark.parametrize("implementation", [foresee_segments, reference.foresee])
+def test_samples_until_an_optical_depth(monkeypatch, grain, implementation):
+    monkeypatch.setattr(cpu, "GRAIN", grain)
+    offsets, first, _, origins, directions, t, dt = packed()
+    origins, directions = 0.5 * origins, 0.5 * directions  # some points lie outside: the nearest cell
+    density, wanted = torch.rand(4, 4, 4), torch.rand(len(first))
+    wanted[7], wanted[5] = torch.inf, 0.0
+    expected = []
+    for r in range(len(first)):
+        depth, count = 0.0, 0
+        for i in range(int(offsets[r] + first[r]), int(offsets[r + 1])):
+            if depth >= wanted[r]:
+                break
+            cell = ((origins[r] + directions[r] * t[i] + 1) * 2).long().clamp(0, 3)
+            depth, count = depth + float(density[tuple(cell)] * dt[i]), count + 1
+        expected.append(count)
+    found = implementation(offsets, first, origins, directions, t, dt, density, wanted)
+    assert found.tolist() == expected
+    assert found[7] == (offsets[1:] - offsets[:-1] - first)[7] > 0 and found[5] == 0
+
+
 def test_nothing():
     none = [v[:0] for v in packed()]
     none[0] = torch.zeros(1, dtype=torch.int64)
@@ -81,6 +103,7 @@ def test_nothing():
     empty = torch.zeros(0, 3)
     lay_segments([empty], [empty], none[1], none[1], none[1])
     assert len(darken_segments(empty[:, 0], empty[:, 0], none[1], 1.0)) == 0
+    assert len(foresee_segments(*none[:2], *none[3:], torch.zeros(2, 2, 2), empty[:, 0])) == 0
 
 
 def test_ops_are_well_declared():
@@ -92,3 +115,5 @@ def test_ops_are_well_declared():
     )
     depth, losses = torch.zeros(len(count)), torch.rand(int(count.sum()))
     torch.library.opcheck(torch.ops.recon3d.darken_segments.default, (depth, losses, count, 1.0))
+    density, wanted = torch.rand(4, 4, 4), torch.rand(len(count))
+    torch.library.opcheck(torch.ops.recon3d.foresee_segments.default, (offsets, first, *lines, density, wanted))

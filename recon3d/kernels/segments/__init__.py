@@ -47,9 +47,29 @@ def _(optical_depth, losses, counts, darkness):
     return torch.empty_like(counts, memory_format=torch.contiguous_format)
 
 
+@torch.library.custom_op("recon3d::foresee_segments", mutates_args=())
+def _foresee(
+    offsets: Tensor,
+    first: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    t: Tensor,
+    dt: Tensor,
+    density: Tensor,
+    wanted: Tensor,
+) -> Tensor:
+    return reference.foresee(offsets, first, origins, directions, t, dt, density, wanted)
+
+
+@_foresee.register_fake
+def _(offsets, first, origins, directions, t, dt, density, wanted):
+    return torch.empty_like(first, memory_format=torch.contiguous_format)
+
+
 _take.register_kernel("cpu")(cpu.take)
 _lay.register_kernel("cpu")(cpu.lay)
 _darken.register_kernel("cpu")(cpu.darken)
+_foresee.register_kernel("cpu")(cpu.foresee)
 
 
 def take_segments(
@@ -86,3 +106,19 @@ def darken_segments(
     until that is ``darkness`` or no number; returns how many samples of each ray that took. Not differentiable.
     """
     return _darken(optical_depth, losses, counts, darkness)
+
+
+def foresee_segments(
+    offsets: Int[Tensor, "starts"],
+    first: Int[Tensor, "n"],
+    origins: Float[Tensor, "n 3"],
+    directions: Float[Tensor, "n 3"],
+    t: Float[Tensor, "m"],
+    dt: Float[Tensor, "m"],
+    density: Float[Tensor, "r r r"],
+    wanted: Float[Tensor, "n"],
+) -> Int[Tensor, "n"]:
+    """How many of each of N rays' packed samples, from its ``first``-th on, it takes until their optical depth is
+    ``wanted``, if every cell of [-1, 1]^3 has its ``density`` throughout; all that are left where it never is. Not
+    differentiable."""
+    return _foresee(offsets, first, origins, directions, t, dt, density, wanted)

@@ -47,6 +47,25 @@ def _darken(begin, end, optical_depth, losses, ends, darkness, lit):
         lit[r] = i - first
 
 
+@njit(nogil=True, cache=True)
+def _foresee(begin, end, offsets, first, origins, directions, t, dt, density, wanted, count):
+    cells = density.shape[0]
+    half, last = np.float32(0.5 * cells), cells - 1
+    for r in range(begin, end):
+        x, y, z = origins[r, 0], origins[r, 1], origins[r, 2]
+        u, v, w = directions[r, 0], directions[r, 1], directions[r, 2]
+        start = offsets[r] + first[r]
+        i = start
+        depth = np.float32(0)
+        while i < offsets[r + 1] and depth < wanted[r]:
+            p = min(max(int((x + u * t[i] + 1) * half), 0), last)
+            q = min(max(int((y + v * t[i] + 1) * half), 0), last)
+            s = min(max(int((z + w * t[i] + 1) * half), 0), last)
+            depth += density[p, q, s] * dt[i]
+            i += 1
+        count[r] = i - start
+
+
 WORDS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 
 
@@ -88,3 +107,19 @@ def darken(optical_depth: Tensor, losses: Tensor, counts: Tensor, darkness: floa
     spent = optical_depth.numpy()
     run_parallel(_darken, [(a, b, spent, *given) for a, b in _spans(len(counts), len(losses))])
     return lit
+
+
+def foresee(
+    offsets: Tensor,
+    first: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    t: Tensor,
+    dt: Tensor,
+    density: Tensor,
+    wanted: Tensor,
+) -> Tensor:
+    count = torch.empty_like(first, memory_format=torch.contiguous_format)
+    given = [v.contiguous().numpy() for v in (offsets, first, origins, directions, t, dt, density, wanted)]
+    run_parallel(_foresee, [(a, b, *given, count.numpy()) for a, b in _spans(len(first), len(t))])
+    return count
