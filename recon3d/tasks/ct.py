@@ -349,12 +349,14 @@ class CtTask(nn.Module):
         scalars = {"psnr": self._psnr(float(whole.pop("mse"))), "rays": float(config.rays.batch * len(self.heads))}
         return whole, scalars, None
 
+    @property
+    def finish(self) -> Callable[[], None] | None:
+        """What is left to do after the last step: with ``refine``, the volume comes nearer to the projections."""
+        return None if self.prior.rest is None else self._refine
+
     @torch.no_grad()
-    def finish(self) -> None:
-        """After the last step: let the volume come nearer to the projections, where ``refine`` asks for it."""
-        if self.prior.rest is None:
-            return
-        assert self.data is not None
+    def _refine(self) -> None:
+        assert self.data is not None and self.prior.rest is not None
         self.prior.forget()
         volume = self.volume()
         found = ct_refine.refined(self.projector, self.data, volume, self.config.refine, self.nonnegative)

@@ -124,7 +124,8 @@ class Trainer:
     step, none is recorded.) Such a task has ``generator``, ``prepare_step(step)``, for the host, and
     ``device_step(backward)``, a step after it without a word to the host.
 
-    A task that has ``finish()`` is asked for it when the budget is spent, before its last score and checkpoint.
+    A task may have ``finish``: a function, or None, to call when the budget is spent, before its last score and
+    checkpoint.
     """
 
     def __init__(
@@ -200,10 +201,11 @@ class Trainer:
                 if progress.step % config.checkpoint_every == 0:
                     self.save()
                     saved_at = progress.step
-            if progress.share(config) >= 1 and hasattr(self.task, "finish"):
+            finish = getattr(self.task, "finish", None)
+            if progress.share(config) >= 1 and finish is not None:
                 bar.set_description_str("finishing")
                 begin = time.perf_counter()
-                self.task.finish()
+                finish()
                 progress.seconds += time.perf_counter() - begin
                 saved_at = -1
         if distributed.is_first():
