@@ -270,6 +270,44 @@ def install():
     RecordedStep._record = remembering
 
 
+def mistakes():
+    """What must not pass, by name: calls that are to raise."""
+    from recon3d.kernels import HashLayout, hash_encode
+    from recon3d.training.recorded import WARM_UP, RecordedStep
+
+    values, layout = torch.ones(3, device=GPU), HashLayout.build(3, 1, 2, 4, 2, 2)
+    calls = []
+
+    def repeated(function):
+        step = RecordedStep(function, torch.Generator(GPU))
+        for _ in range(WARM_UP + 2):
+            step()
+
+    def counted():
+        calls.append(values * len(calls))
+
+    return {
+        "two devices": lambda: values + torch.ones(3),
+        "an index of the device": lambda: torch.ones(3)[values.long()],
+        "memory of the host in a kernel": lambda: hash_encode(values[None], torch.ones(layout.rows, 2), layout),
+        "numpy": lambda: values.numpy(),
+        "a wait in a recorded step": lambda: repeated(lambda: float(values.sum())),
+        "a copy from the host in a recorded step": lambda: repeated(lambda: values.add_(torch.ones(3).to(GPU))),
+        "a number that changes in a recorded step": lambda: repeated(counted),
+    }
+
+
+MISTAKES = {
+    "two devices": "same device",
+    "an index of the device": "indices of the GPU",
+    "memory of the host in a kernel": "cannot read the host's memory",
+    "numpy": "can't convert",
+    "a wait in a recorded step": "not permitted when stream is capturing",
+    "a copy from the host in a recorded step": "not permitted when stream is capturing",
+    "a number that changes in a recorded step": "a repetition would do",
+}
+"""What :func:`mistakes` are told."""
+
 AFTERWARDS = """
 resume nerf --steps 12
 eval nerf --split train
@@ -298,8 +336,8 @@ ct tv DATA/cone.npz --iterations 3 --weight 0.01 --out OUT/tv
 
 
 def main(data, out):
-    """Every task's figures; how often its recorded steps were repeated; the weights after steps that were recorded and
-    after as many that were not; then what :data:`AFTERWARDS` ends with."""
+    """What mistakes are told; every task's figures, how often its recorded steps were repeated, the weights after steps
+    that were recorded and after as many that were not; then what :data:`AFTERWARDS` ends with."""
     install()
     warnings.simplefilter("error")
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -307,7 +345,12 @@ def main(data, out):
 
     from recon3d.cli import main as recon3d
 
-    found = {"tasks": {}, "commands": {}}
+    found = {"told": {}, "tasks": {}, "commands": {}}
+    for name, mistake in mistakes().items():
+        try:
+            mistake()
+        except Exception as error:
+            found["told"][name] = str(error)
     for name in together.MADE:
         figures, _ = together.train(name, data, out, device=GPU)
         trainer = together.trainer_of(name, data, out / "recorded", device=GPU, steps=8, log_every=100)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from emulated_gpu import AFTERWARDS
+from emulated_gpu import AFTERWARDS, MISTAKES
 from together import MADE, train, write_data
 
 TESTS, TORCH = Path(__file__).parent, Path(torch.__file__).parent
@@ -38,6 +38,11 @@ def found(data, tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LD_PRELOAD": str(library)})
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out / "found.pt", weights_only=False)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_what_a_gpu_refuses_is_refused(found, name):
+    assert MISTAKES[name] in found["told"][name]
 
 
 @pytest.mark.parametrize("name", MADE)
