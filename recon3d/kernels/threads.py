@@ -33,10 +33,11 @@ def _workers(count: int) -> ThreadPoolExecutor:
     return _pools[count]
 
 
-def spans(n: int, parts: int) -> list[tuple[int, int]]:
-    """Cut range(n) into at most ``parts`` contiguous spans of nearly equal length."""
-    parts = max(1, min(parts, n))
-    edges = [n * i // parts for i in range(parts + 1)]
+def spans(n: int, parts: int, block: int = 1) -> list[tuple[int, int]]:
+    """Cut range(n) into at most ``parts`` contiguous spans of nearly equal length, of whole blocks but for the last."""
+    blocks = -(-n // block)
+    parts = max(1, min(parts, blocks))
+    edges = [min(blocks * i // parts * block, n) for i in range(parts + 1)]
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -61,6 +63,46 @@ def test_weights_sum_to_one(device, dim, features):
     x, _, _ = hash_inputs(layout, 200, torch.float32)
     out = hash_encode(x.to(device), torch.ones(layout.rows, features, device=device), layout)
     assert_close(out, torch.ones_like(out))
+
+
+BEFORE_A_WALL = """
+import ctypes, mmap
+import numpy as np
+import torch
+from recon3d.kernels import HashLayout, hash_encode
+from recon3d.kernels.hash_grid import cpu
+
+rooms = []
+
+def before_a_wall(x):
+    made = axes(x)
+    size = sum(axis.nbytes for axis in made)
+    room = mmap.mmap(-1, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE + mmap.PAGESIZE)
+    rooms.append(room)
+    bytes_ = np.frombuffer(room, np.uint8)
+    wall = len(bytes_) - mmap.PAGESIZE
+    assert protect(bytes_.ctypes.data + wall, mmap.PAGESIZE, 0) == 0
+    moved = bytes_[wall - size : wall].view(np.float32).reshape(len(made), -1)
+    moved[:] = made
+    return tuple(moved)
+
+protect = ctypes.CDLL(None).mprotect
+protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+axes, cpu._axes = cpu._axes, before_a_wall
+layout = HashLayout.build(3, 4, 2, 10, 4, 32)
+table = torch.rand(layout.rows, 2)
+for threads in (1, 2, 3):
+    torch.set_num_threads(threads)
+    for points in (1, 100, 128, 384, 1000):
+        assert hash_encode(torch.rand(points, 3), table, layout).isfinite().all()
+print("alive")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects memory as Linux does")
+def test_nothing_is_read_beyond_the_points():
+    done = subprocess.run([sys.executable, "-c", BEFORE_A_WALL], capture_output=True, text=True)
+    assert done.stdout == "alive\n", (done.returncode, done.stderr[-500:])
 
 
 def test_points_of_other_dimensions_are_refused():

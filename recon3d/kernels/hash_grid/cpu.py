@@ -115,7 +115,8 @@ def _axes(x: Tensor) -> tuple[np.ndarray, ...]:
 
 
 def _spans(points: int) -> list[tuple[int, int]]:
-    return spans(points, CHUNKS_PER_THREAD * torch.get_num_threads())
+    """The points of each task, in whole blocks: there is room for no more."""
+    return spans(points, CHUNKS_PER_THREAD * torch.get_num_threads(), BLOCK)
 
 
 def _numbers(values: Tensor, kind: torch.dtype) -> np.ndarray:

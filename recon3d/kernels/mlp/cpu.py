@@ -46,9 +46,8 @@ def _empty(rows: int, width: int, kind: torch.dtype) -> Tensor:
 
 
 def _spans(rows: int, block: int) -> list[tuple[int, int]]:
-    """Spans of whole blocks, but for the last."""
-    blocks = spans(-(-rows // block), TASKS_PER_THREAD * torch.get_num_threads())
-    return [(block * a, min(block * b, rows)) for a, b in blocks if b > a]
+    """Spans of whole blocks, but for the last; none of no rows."""
+    return spans(rows, TASKS_PER_THREAD * torch.get_num_threads(), block) if rows else []
 
 
 def forward(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
