@@ -11,7 +11,7 @@ from .command import SMALL, environment
 # Trains, and tells what every thread that is alive has worked, in nanoseconds: those of pools live as long as the
 # process. Threads are known to the system by number; Python knows its own, but not those of OpenMP.
 TRAIN = """
-import json, os, sys
+import contextlib, json, os, sys
 from pathlib import Path
 from recon3d.cli import main
 from recon3d.data import nerf_synthetic
@@ -29,7 +29,11 @@ def watched(path):
 nerf_synthetic.read_image = watched
 
 def worked():
-    return {int(t.name): int((t / "schedstat").read_text().split()[0]) for t in Path("/proc/self/task").iterdir()}
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended since
+            found[int(task.name)] = int((task / "schedstat").read_text().split()[0])
+    return found
 
 told = []
 for threads in ("1", "2"):
