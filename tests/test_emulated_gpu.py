@@ -35,7 +35,8 @@ def found(data, tmp_path_factory):
     source = TESTS / "emulated_gpu.cpp"
     subprocess.run(["c++", "-std=c++20", "-shared", "-fPIC", source, "-o", library, *torch_here], check=True)
     command = [sys.executable, TESTS / "emulated_gpu.py", data, out]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LD_PRELOAD": str(library)})
+    environment = {**os.environ, "LD_PRELOAD": str(library)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out / "found.pt", weights_only=False)
 

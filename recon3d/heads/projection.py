@@ -17,7 +17,7 @@ from recon3d import distributed
 from recon3d.config import RenderConfig
 from recon3d.config.ct import RaysConfig
 from recon3d.errors import UserError
-from recon3d.geometry.boxes import Normalizer, intersect_unit_cube
+from recon3d.geometry.boxes import intersect_unit_cube
 from recon3d.geometry.cameras import Rays
 from recon3d.geometry.grids import grid_points
 from recon3d.geometry.voxels import VolumeGrid
@@ -45,13 +45,13 @@ class Voxels:
         grid: VolumeGrid,
         inside: Bool[Tensor, "nz ny nx"] | None = None,
         device: torch.device | str = "cpu",
-        normalizer: Normalizer | None = None,
-        dim: int | None = None,
+        field_grid: VolumeGrid | None = None,
     ) -> None:
-        """``normalizer`` and ``dim``: those of the field, where it is that of another grid."""
-        self.grid, self.dim = grid, dim or (2 if grid.shape[0] == 1 else 3)
+        """``field_grid``: the grid that the field was made for, where it is another one."""
+        made_for = field_grid or grid
+        self.grid, self.dim = grid, 2 if made_for.shape[0] == 1 else 3
         self.index = None if inside is None or bool(inside.all()) else inside.flatten().nonzero().squeeze(1).to(device)
-        cube = normalizer or grid.normalizer()
+        cube = made_for.normalizer()
         self._axes = [
             ((grid.axis(axis) - cube.center[axis]) / cube.half_size).float().to(device) for axis in range(self.dim)
         ]

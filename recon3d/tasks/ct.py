@@ -256,7 +256,7 @@ class CtTask(nn.Module):
         """Attenuation in 1/mm on the scan's grid or another one: the mean of all fields, or, with ``spread``, their
         standard deviation (0 of a single one)."""
         grid = grid or self.header.grid
-        voxels = Voxels(grid, None, self.device, self.normalizer, self.header.dim)
+        voxels = Voxels(grid, None, self.device, self.header.grid)
 
         def value(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
             found = self.members_at(x)
