@@ -11,6 +11,8 @@ class Encoder(nn.Module):
     """Base of the encoders; ``out_dim`` is the number of features per point."""
 
     out_dim: int
+    in_kernels = False
+    """Whether what takes its time is in our kernels, and not in torch's operations."""
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n f"]:
         raise NotImplementedError
@@ -34,6 +36,8 @@ class Network(nn.Module):
 
     in_dim: int
     out_dim: int
+    in_kernels = False
+    """As :attr:`Encoder.in_kernels`."""
 
     @torch.no_grad()
     def damp(self, value: int, factor: float) -> None:
@@ -59,3 +63,8 @@ class Network(nn.Module):
     def penalty(self) -> Float[Tensor, ""] | None:
         """A regulariser to add to the loss, or None."""
         return None
+
+
+def in_kernels(field: nn.Module) -> bool:
+    """Whether all encoders and networks of a field are (see :attr:`Encoder.in_kernels`)."""
+    return all(module.in_kernels for module in field.modules() if isinstance(module, Encoder | Network))

@@ -54,6 +54,7 @@ class HashGrid(Encoder):
     The table is trained in float32, and read in the type of the networks' products: see :func:`products_in`.
     """
 
+    in_kernels = True
     gains: Float[Tensor, " f"] | None
 
     def __init__(self, dim: int, config: HashGridConfig) -> None:

@@ -54,7 +54,7 @@ class MLP(Network):
             activation.initialise(layer, "hidden")
         activation.initialise(layers[-1], "last")
         self.layers, self.activations = nn.ModuleList(layers), nn.ModuleList(activations)
-        self.fused = not bias and skip is None and all(isinstance(activation, Relu) for activation in activations)
+        self.in_kernels = not bias and skip is None and all(isinstance(activation, Relu) for activation in activations)
         sines = [activation for activation in activations if isinstance(activation, DampedSine)]
         alike = len(sines) == depth and len({activation.damping for activation in sines}) == 1
         self.sines = sines if alike and bias and skip is None else None
@@ -63,7 +63,7 @@ class MLP(Network):
         return self.layers[-1]
 
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n c"]:
-        if self.fused:
+        if self.in_kernels:
             compute = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
             return relu_mlp(x, list(self.layers.parameters()), compute)
         if self.sines and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
@@ -84,7 +84,7 @@ class MLP(Network):
             return last(_as_it_takes(last, h))
 
     def recall(self, features: Float[Tensor, "n d"], values: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
-        if self.fused:
+        if self.in_kernels:
             return relu_mlp_recall(features, list(self.layers.parameters()), values)
         return self(features)
 

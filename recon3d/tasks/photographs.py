@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
@@ -17,10 +18,12 @@ from recon3d.config import PhotographsConfig
 from recon3d.data.nerf_synthetic import load_scene
 from recon3d.data.scene import Scene
 from recon3d.errors import UserError
+from recon3d.fields.base import in_kernels
 from recon3d.geometry.boxes import Normalizer, cube_of_cameras
 from recon3d.geometry.cameras import Cameras, Rays
 from recon3d.geometry.hull import bounding_cube, shadow, visual_hull
 from recon3d.heads.volume import Rendering, VolumeRenderer
+from recon3d.kernels.threads import small_operations
 from recon3d.metrics.image import psnr
 from recon3d.training.trainer import Preview, StepResult, is_out_of_memory
 
@@ -33,6 +36,20 @@ RENDERED_AT_ONCE = {"cpu": 0.25, "cuda": 8.0}
 """Rays of an image that are rendered together, in units of the most of a training step. Steps are finer on a CPU; a GPU
 has the room, and each part waits for its host several times. What does not fit is halved until it does."""
 T = TypeVar("T", bound="PhotographsTask")
+R = TypeVar("R")
+
+
+def _beside_kernels(method: Callable[..., R]) -> Callable[..., R]:
+    """A method of a task in which operations are small where its field is in kernels: :func:`small_operations`."""
+
+    @functools.wraps(method)
+    def run(task: PhotographsTask, *args: Any, **kwargs: Any) -> R:
+        if task.device.type != "cpu" or not in_kernels(task.field):
+            return method(task, *args, **kwargs)
+        with small_operations():
+            return method(task, *args, **kwargs)
+
+    return run
 
 
 class PhotographsTask(nn.Module):
@@ -110,6 +127,7 @@ class PhotographsTask(nn.Module):
 
     # --- training ---
 
+    @_beside_kernels
     def training_step(self, step: int, backward: Callable[[Tensor], None]) -> StepResult:
         self.prepare_step(step)
         self.head.grid.require_occupied(step)
@@ -217,6 +235,7 @@ class PhotographsTask(nn.Module):
 
     # --- looking ---
 
+    @_beside_kernels
     @torch.no_grad()
     def render(self, cameras: Cameras, index: int) -> Rendering:
         """One whole image, in chunks that fit the memory: arrays are (H * W, ...), depth is in world units.
@@ -259,6 +278,7 @@ class PhotographsTask(nn.Module):
         }
         return view if rendering.normal is None else {**view, "normal": rendering.normal.view(*shape, 3)}
 
+    @_beside_kernels
     @torch.no_grad()
     def surface_depth(self, cameras: Cameras, index: int) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
         """Where each ray of one camera has lost half its light, as a distance along the ray in world units (0 where it
@@ -270,6 +290,7 @@ class PhotographsTask(nn.Module):
         depth = torch.cat([part[0] for part in parts]) * self.normalizer.half_size
         return depth.view(shape), torch.cat([part[1] for part in parts]).view(shape)
 
+    @_beside_kernels
     @torch.no_grad()
     def lit_cells(self, rays: int = 2**19) -> Bool[Tensor, "r r r"]:
         """Cells of the occupancy grid that light reaches on its way to the training cameras, from about ``rays`` pixels

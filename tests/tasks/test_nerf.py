@@ -13,6 +13,7 @@ from recon3d.config import HashGridConfig, NerfConfig, RadianceFieldConfig, Rend
 from recon3d.data.scene import Scene
 from recon3d.errors import UserError
 from recon3d.geometry.hull import cell_centers
+from recon3d.kernels.threads import kernel_threads
 from recon3d.metrics.image import psnr
 from recon3d.tasks import new_task, restore_task
 from recon3d.tasks.nerf import NerfTask
@@ -53,6 +54,28 @@ def make(scene, config=CONFIG, seed=0):
     torch.manual_seed(seed)
     normalizer, allowed = find_space(scene, config, CPU)
     return NerfTask(config, CPU, torch.float32, normalizer, allowed, scene)
+
+
+@pytest.mark.parametrize(("network", "small"), [("relu", True), ("siren", False)])
+def test_operations_are_small_where_kernels_do_the_work(scene, network, small):
+    """Beside kernels torch's operations keep to one thread, in a step and in a view; large networks get all."""
+    task = make(scene, dataclasses.replace(CONFIG, field=dataclasses.replace(CONFIG.field, network=network)))
+    seen, march = [], task.head.march
+
+    def told():
+        seen.append((kernel_threads(), torch.get_num_threads()))
+
+    def marched(*args):
+        told()
+        return march(*args)
+
+    task.head.march = marched
+    torch.set_num_threads(2)
+    task.training_step(0, lambda loss: told())
+    task.render(scene.cameras, 0)
+    assert len(seen) >= 3
+    assert set(seen) == {(2, 1 if small else 2)}
+    assert torch.get_num_threads() == 2
 
 
 def fit(task, steps, first=0):

@@ -12,11 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numba import njit
 from torch import Tensor
 
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
 BLOCK = 256
 CHUNKS_PER_THREAD = 4
@@ -138,5 +137,5 @@ def adam_rows(
     number: Any = arrays[0].dtype.type
     settings = [number(v) for v in (float(rate), beta1, beta2, epsilon, float(scale))]
     settings += [_corrections(beta1, number), _corrections(beta2, number), np.finfo(number).tiny]
-    parts = spans(len(table), CHUNKS_PER_THREAD * torch.get_num_threads())
+    parts = spans(len(table), CHUNKS_PER_THREAD * kernel_threads())
     run_parallel(_kernel(table.shape[1]), [(a, b, *arrays, *settings) for a, b in parts])

@@ -7,7 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
 CHUNKS_PER_THREAD = 4
 
@@ -77,7 +77,7 @@ def _backward(
 
 
 def _ray_spans(offsets: Tensor) -> list[tuple[int, int]]:
-    return spans(len(offsets) - 1, CHUNKS_PER_THREAD * torch.get_num_threads())
+    return spans(len(offsets) - 1, CHUNKS_PER_THREAD * kernel_threads())
 
 
 def composite(

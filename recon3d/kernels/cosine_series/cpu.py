@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from recon3d.kernels.cosine_series import blocked
 from recon3d.kernels.cosine_series.blocked import joined, parted
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
 FEATURES_AT_ONCE = 2**20  # 4 MB: no larger block is faster
 LEAST_ROWS = 64
@@ -143,7 +143,7 @@ def _factors(terms: int, order: int) -> np.ndarray:
 def _in_blocks(count: int, size: int, work: Callable[[range], R]) -> list[R]:
     """``work`` on the beginnings of all blocks, cut into one contiguous part a thread."""
     blocks = -(-count // size)
-    parts = spans(blocks, torch.get_num_threads()) if blocks else []
+    parts = spans(blocks, kernel_threads()) if blocks else []
     return run_parallel(work, [(range(a * size, b * size, size),) for a, b in parts])
 
 

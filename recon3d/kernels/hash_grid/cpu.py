@@ -14,7 +14,7 @@ from numba import njit
 from torch import Tensor
 
 from recon3d.kernels.hash_grid.corners import LANES, add_to_rows, locate, sum_rows
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
 BLOCK = 128
 CHUNKS_PER_THREAD = 2
@@ -116,7 +116,7 @@ def _axes(x: Tensor) -> tuple[np.ndarray, ...]:
 
 def _spans(points: int) -> list[tuple[int, int]]:
     """The points of each task, in whole blocks: there is room for no more."""
-    return spans(points, CHUNKS_PER_THREAD * torch.get_num_threads(), BLOCK)
+    return spans(points, CHUNKS_PER_THREAD * kernel_threads(), BLOCK)
 
 
 def _numbers(values: Tensor, kind: torch.dtype) -> np.ndarray:

@@ -13,7 +13,7 @@ from numba import njit
 from torch import Tensor
 
 from recon3d.kernels.marching.reference import within
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
 BLOCK = 8
 CHUNKS_PER_THREAD = 4
@@ -147,7 +147,7 @@ def _blocks(occupancy: Tensor) -> np.ndarray:
     words = cells.contiguous().numpy().view(np.uint64)
     n = -(-resolution // BLOCK)
     blocks = np.empty((n, n, n), np.uint64)
-    run_parallel(_fill_blocks, [(a, b, words, blocks) for a, b in spans(n, torch.get_num_threads())])
+    run_parallel(_fill_blocks, [(a, b, words, blocks) for a, b in spans(n, kernel_threads())])
     return blocks
 
 
@@ -171,7 +171,7 @@ def march(
     inputs += [_blocks(occupancy), jitter.contiguous().numpy()]
     kind = near.numpy().dtype.type
     counts = offsets.numpy()[1:]
-    parts = spans(rays, CHUNKS_PER_THREAD * torch.get_num_threads())
+    parts = spans(rays, CHUNKS_PER_THREAD * kernel_threads())
     pieces = run_parallel(_walk, [(a, b, *inputs, kind(step), kind(cone), counts) for a, b in parts])
     ray_index, t, dt = (torch.from_numpy(np.concatenate(piece)) for piece in zip(*pieces, strict=True))
     return within(offsets.cumsum(0), ray_index, t, dt, capacity)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recon3d.kernels import tiles
 from recon3d.kernels.mlp import amx, reference, simd
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
 TASKS_PER_THREAD = 4
 
@@ -47,7 +47,7 @@ def _empty(rows: int, width: int, kind: torch.dtype) -> Tensor:
 
 def _spans(rows: int, block: int) -> list[tuple[int, int]]:
     """Spans of whole blocks, but for the last; none of no rows."""
-    return spans(rows, TASKS_PER_THREAD * torch.get_num_threads(), block) if rows else []
+    return spans(rows, TASKS_PER_THREAD * kernel_threads(), block) if rows else []
 
 
 def forward(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:

@@ -9,12 +9,11 @@ write to one voxel, and the result does not depend on their number but for the r
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numba import njit
 from torch import Tensor
 
 from recon3d.kernels.projection.reference import Grid, frames, planar
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
 TASKS_PER_THREAD = 4
 SLABS_PER_THREAD = 1
@@ -297,7 +296,7 @@ def _back_project_space(first, last, frames, projections, shape, spacing, diverg
 
 
 def _slabs(layers: int) -> list[tuple[int, int]]:
-    return spans(layers, min(SLABS_PER_THREAD * torch.get_num_threads(), -(-layers // THINNEST_SLAB)))
+    return spans(layers, min(SLABS_PER_THREAD * kernel_threads(), -(-layers // THINNEST_SLAB)))
 
 
 def project(
@@ -315,7 +314,7 @@ def project(
     flat = planar(frame, (nz, ny, nx), rows)
     values, frame_values = volume.detach().contiguous().view(-1).numpy(), frame.numpy()
     out = volume.new_empty(len(vectors), rows, columns)
-    parts = TASKS_PER_THREAD * torch.get_num_threads()
+    parts = TASKS_PER_THREAD * kernel_threads()
     if flat:
         inputs = frame_values, values, nx, ny, *spacing[:2], divergent, out.view(-1, columns).numpy()
         run_parallel(_project_plane, [(a, b, *inputs) for a, b in spans(len(vectors), parts)])

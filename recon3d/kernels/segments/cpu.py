@@ -7,7 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
 
 @njit(nogil=True, cache=True)
@@ -74,7 +74,7 @@ GRAIN = 2**16
 
 
 def _spans(rays: int, samples: int) -> list[tuple[int, int]]:
-    return spans(rays, min(torch.get_num_threads(), 1 + samples // GRAIN))
+    return spans(rays, min(kernel_threads(), 1 + samples // GRAIN))
 
 
 def take(

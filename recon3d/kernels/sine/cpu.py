@@ -21,7 +21,7 @@ from torch import Tensor
 
 from recon3d.kernels.sine import reference
 from recon3d.kernels.sine.reference import DAMPINGS, SMALLEST
-from recon3d.kernels.threads import run_parallel, spans
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
 GRAIN = 2**19  # elements that are worth waking a worker for: 150 microseconds of work
 
@@ -227,7 +227,7 @@ def _run(x: Tensor, grad: Tensor | None, damping: str, order: int) -> Tensor:
     out = torch.empty_like(x, dtype=torch.float32, memory_format=torch.contiguous_format)
     source, target = _flat(x), _flat(out)
     incoming = source if grad is None else _flat(grad)
-    parts = min(torch.get_num_threads(), len(source) // GRAIN)
+    parts = min(kernel_threads(), len(source) // GRAIN)
     if parts <= 1:
         kernel(0, len(source), source, incoming, target)
     else:
