@@ -61,6 +61,9 @@ class PhotographsConfig(RunConfig):
     """Background of the evaluation, composited on both sides."""
     test_every: int = 8
     """Where one file lists all frames: every so-many-th is held out."""
+    box_scale: float = 1.0
+    """Images without alpha: sides of the field's box, in units of the cube that the cameras see whole. What lies behind
+    that is only shown by a larger one; real captures want about 4, with --head.cone 0.004."""
     samples: int = 2**18
     """Samples per step, on average; the number of rays adapts."""
     max_rays: int = 2**17
@@ -73,6 +76,7 @@ class PhotographsConfig(RunConfig):
         super().__post_init__()
         require(self.downscale >= 1, f"downscale is {self.downscale}: give 1 or more")
         require(self.test_every >= 2, f"test_every is {self.test_every}: give 2 or more")
+        require(0.1 <= self.box_scale <= 100, f"box_scale is {self.box_scale}: give 0.1 to 100")
         require(self.samples >= 256, f"samples is {self.samples}: give 256 or more")
         require(self.max_rays >= 64, f"max_rays is {self.max_rays}: give 64 or more")
 

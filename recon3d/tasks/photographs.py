@@ -344,7 +344,7 @@ def find_space(
 ) -> tuple[Normalizer, Bool[Tensor, "r r r"]]:
     """The cube a field should live in, and the cells of it that rays may be sampled in.
 
-    With alpha, the cube is shrunk to the visual hull.
+    With alpha, the cube is shrunk to the visual hull; else it is as large as ``config.box_scale`` says.
 
     Raises:
         UserError: the silhouettes leave no room (wrong poses, or blank images).
@@ -354,6 +354,8 @@ def find_space(
     masks = scene.images[..., 3].to(device) > 0 if scene.has_alpha and config.head.visual_hull else None
     if masks is not None:
         box = _tight_box(masks, cameras, box, scene)
+    else:
+        box = Normalizer(box.center, config.box_scale * box.half_size)
     return box, visual_hull(masks, cameras, box, config.head.grid)
 
 

@@ -126,6 +126,18 @@ def test_without_alpha_the_cameras_tell_the_box(scene):
     assert allowed.float().mean() > 0.9
 
 
+def test_a_larger_box_where_no_silhouette_bounds_the_scene(scene):
+    """Of captures without alpha; silhouettes find their own."""
+    opaque = dataclasses.replace(scene, images=scene.images[..., :3].contiguous())
+    larger = dataclasses.replace(CONFIG, box_scale=4.0)
+    box, allowed = find_space(opaque, larger, CPU)
+    assert box.half_size == pytest.approx(4 * DISTANCE * np.tan(0.35), rel=1e-3)
+    assert allowed.any()
+    assert find_space(scene, larger, CPU)[0] == find_space(scene, CONFIG, CPU)[0]
+    with pytest.raises(UserError, match="box_scale"):
+        dataclasses.replace(CONFIG, box_scale=0.0)
+
+
 def test_without_the_hull_alpha_is_not_used(scene):
     config = dataclasses.replace(CONFIG, head=dataclasses.replace(CONFIG.head, visual_hull=False))
     box, _ = find_space(scene, config, CPU)
