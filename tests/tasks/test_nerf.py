@@ -56,6 +56,27 @@ def make(scene, config=CONFIG, seed=0):
     return NerfTask(config, CPU, torch.float32, normalizer, allowed, scene)
 
 
+def fit(task, steps, first=0):
+    """A training loop in its barest form; returns the figures of every step."""
+    optimizer = torch.optim.Adam(task.parameter_groups(task.config.optimizer), betas=(0.9, 0.99), eps=1e-15)
+    figures = []
+    for step in range(first, first + steps):
+        optimizer.zero_grad()
+        result = task.training_step(step, torch.Tensor.backward)
+        optimizer.step()
+        figures.append({"loss": sum(float(term) for term in result.terms.values()), **result.scalars})
+    return figures
+
+
+@pytest.fixture(scope="module")
+def trained(scene):
+    task = make(scene)
+    return task, fit(task, 150)
+
+
+# --- its threads ---
+
+
 @pytest.mark.parametrize(("network", "small"), [("relu", True), ("siren", False)])
 def test_operations_are_small_where_kernels_do_the_work(scene, network, small):
     """Beside kernels torch's operations keep to one thread, in a step and in a view; large networks get all."""
@@ -76,24 +97,6 @@ def test_operations_are_small_where_kernels_do_the_work(scene, network, small):
     assert len(seen) >= 3
     assert set(seen) == {(2, 1 if small else 2)}
     assert torch.get_num_threads() == 2
-
-
-def fit(task, steps, first=0):
-    """A training loop in its barest form; returns the figures of every step."""
-    optimizer = torch.optim.Adam(task.parameter_groups(task.config.optimizer), betas=(0.9, 0.99), eps=1e-15)
-    figures = []
-    for step in range(first, first + steps):
-        optimizer.zero_grad()
-        result = task.training_step(step, torch.Tensor.backward)
-        optimizer.step()
-        figures.append({"loss": sum(float(term) for term in result.terms.values()), **result.scalars})
-    return figures
-
-
-@pytest.fixture(scope="module")
-def trained(scene):
-    task = make(scene)
-    return task, fit(task, 150)
 
 
 # --- the space it looks in ---
