@@ -32,6 +32,7 @@ from recon3d.kernels.spherical_harmonics import reference as harmonics_reference
 
 GRID = 128
 STEP = 3**0.5 / 1024 * 2
+AHEAD = 8  # samples of a ray
 RAYS_PER_SLICE = 1000  # The reference march tests every position of every ray: its memory grows with the rays.
 
 
@@ -222,8 +223,9 @@ def harmonics_cases(device: torch.device, rows: int) -> Iterator[Case]:
     )
 
 
-def march_case(device: torch.device, rays: int) -> Case:
-    """Rays from a sphere of radius 3 through a grid of which a shell is occupied."""
+def march_cases(device: torch.device, rays: int) -> Iterator[Case]:
+    """Rays from a sphere of radius 3 through a grid of which a shell is occupied: all of their samples, and the first
+    ones of each ray."""
     marching = implementation("marching", device)
     axis = (torch.arange(GRID, device=device) + 0.5) / GRID * 2 - 1
     radius = torch.cartesian_prod(axis, axis, axis).norm(dim=-1).reshape(GRID, GRID, GRID)
@@ -243,7 +245,24 @@ def march_case(device: torch.device, rays: int) -> Case:
 
     shape = f"{rays} rays, {GRID}^3 cells, {len(outputs[1])} samples"
     moved = size(*inputs, *outputs)
-    return Case("march", shape, rays, moved, lambda: marching.march(*inputs, STEP, 0.0), reference)
+    yield Case("march", shape, rays, moved, lambda: marching.march(*inputs, STEP, 0.0), reference)
+
+    start = marching_reference.first_samples(near, far, inputs[-1], STEP, 0.0)
+    blocks, density = marching_reference.occupied_blocks(occupancy), torch.ones_like(radius)
+    ahead = [origins, directions, start, far, occupancy, blocks, density, torch.full_like(far, torch.inf)]
+    outputs = marching.march_ahead(*ahead, 1, AHEAD, STEP, 0.0)
+
+    def reference_ahead() -> None:
+        for begin in range(0, rays, RAYS_PER_SLICE):
+            cut = slice(begin, begin + RAYS_PER_SLICE)
+            part = [v[cut] if len(v) == rays else v for v in ahead]
+            marching_reference.march_ahead(*part, 1, AHEAD, STEP, 0.0)
+
+    shape = f"{rays} rays, {GRID}^3 cells, {len(outputs[2])} samples"
+    moved = size(*ahead, *outputs)
+    yield Case(
+        "march ahead", shape, rays, moved, lambda: marching.march_ahead(*ahead, 1, AHEAD, STEP, 0.0), reference_ahead
+    )
 
 
 def composite_cases(device: torch.device, samples: int) -> Iterator[Case]:
@@ -298,7 +317,7 @@ def main() -> None:
         yield from mlp_cases(device, points)
         yield from adam_cases(device, (24 if device.type == "cuda" else 8) * points)
         yield from harmonics_cases(device, points)
-        yield march_case(device, points // 5)
+        yield from march_cases(device, points // 5)
         yield from composite_cases(device, points)
 
     head = {

@@ -36,8 +36,8 @@ from recon3d.training.machine import prepare
 from recon3d.training.recorded import WARM_UP, RecordedStep
 
 PARTS = {
-    "march": ["recon3d::march_rays"],
-    "samples in order": [f"recon3d::{verb}_segments" for verb in ("foresee", "take", "darken", "lay")],
+    "march": ["recon3d::march_rays", "recon3d::march_ahead"],
+    "samples in order": ["recon3d::darken_segments", "recon3d::lay_segments"],
     "encode": ["recon3d::hash_encode"],
     "encode, backward": ["recon3d::hash_encode_backward"],
     "networks": ["recon3d::mlp"],
@@ -95,7 +95,7 @@ def floors(task: NerfTask, samples: float, bandwidth: float, rate: float) -> dic
     corners = 8 * features
     ends = 2 * samples * (encoder.out_dim + task.config.field.geometry_features + 3)
     bytes_ = {
-        "march": 16 * samples,
+        "march": 24 * samples,
         "samples in order": 2 * (24 * samples + features),
         "encode": 12 * samples + corners + features,
         "encode, backward": 12 * samples + features + 2 * corners + table,

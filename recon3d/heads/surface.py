@@ -163,15 +163,14 @@ class SurfaceRenderer(VolumeRenderer):
     def _absorb(
         self,
         optical_depth: Float[Tensor, "n"],
-        ray: Int[Tensor, "m"],
         values: Float[Tensor, "m"],
         dt: Float[Tensor, "m"],
         taken: Int[Tensor, "n"],
     ) -> Int[Tensor, "n"]:
         if self.fog:
-            return super()._absorb(optical_depth, ray, fog_density(values), dt, taken)
+            return super()._absorb(optical_depth, fog_density(values), dt, taken)
         if self.config.weights == "volsdf":
-            return super()._absorb(optical_depth, ray, laplace_density(values, self.sharpness), dt, taken)
+            return super()._absorb(optical_depth, laplace_density(values, self.sharpness), dt, taken)
         lost = -F.logsigmoid(self.sharpness * values)  # by a ray that came here straight from far away
         before = F.pad(lost[:-1], (1, 0))
         has = taken > 0

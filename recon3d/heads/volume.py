@@ -14,7 +14,7 @@ from recon3d.config import RenderConfig
 from recon3d.geometry.boxes import intersect_unit_cube
 from recon3d.geometry.cameras import Rays
 from recon3d.heads.occupancy import OccupancyGrid
-from recon3d.kernels import composite, darken_segments, foresee_segments, lay_segments, march_rays, take_segments
+from recon3d.kernels import composite, darken_segments, first_samples, lay_segments, march_ahead, occupied_blocks
 from recon3d.kernels.compositing.reference import transmittance
 
 FORESIGHT, LEAST, MOST, GROWTH = 3.0, 4, 64, 3
@@ -66,23 +66,6 @@ class VolumeRenderer(nn.Module):
         self.config = config
         self.grid = OccupancyGrid(config, allowed)
 
-    def march(
-        self, rays: Rays, jitter: Float[Tensor, "n"]
-    ) -> tuple[Int[Tensor, "n+1"], Int[Tensor, "m"], Float[Tensor, "m"], Float[Tensor, "m"]]:
-        """Packed samples in occupied cells; see :func:`recon3d.kernels.march_rays`."""
-        near, far = intersect_unit_cube(rays)
-        finer = 1 if self.training else self.config.eval_oversampling
-        return march_rays(
-            rays.origins,
-            rays.directions,
-            near,
-            far,
-            self.grid.occupied,
-            jitter,
-            self.grid.step / finer,
-            self.config.cone / finer,
-        )
-
     def forward(self, field: RadianceLike, rays: Rays, jitter: Float[Tensor, "n"] | None = None) -> Rendering:
         """Render rays. ``jitter`` in [0, 1) shifts each ray's samples (default: the middle of their intervals)."""
         if jitter is None:
@@ -116,7 +99,6 @@ class VolumeRenderer(nn.Module):
     def _absorb(
         self,
         optical_depth: Float[Tensor, "n"],
-        ray: Int[Tensor, "m"],
         values: Float[Tensor, "m"],
         dt: Float[Tensor, "m"],
         taken: Int[Tensor, "n"],
@@ -153,32 +135,44 @@ class VolumeRenderer(nn.Module):
         In rounds: as many samples of every ray as should do by what the grid knows of densities, then more of each
         ray that still has light.
         """
-        offsets, _, t, dt = self.march(rays, jitter)
-        lines = rays.origins, rays.directions, t, dt
-        counts = torch.zeros_like(offsets[1:])
-        remaining = offsets[1:] - offsets[:-1]
-        optical_depth = torch.zeros(len(rays), device=offsets.device)
+        near, far = intersect_unit_cube(rays)
+        finer = 1 if self.training else self.config.eval_oversampling
+        spacing = self.grid.step / finer, self.config.cone / finer
+        blocks = occupied_blocks(self.grid.occupied)
+        ahead = first_samples(near, far, jitter, *spacing)
+        optical_depth = torch.zeros_like(far)
+        counts = torch.zeros_like(far, dtype=torch.int64)
         rounds: list[tuple[Tensor, Tensor, Tensor, list[Tensor]]] = []
         scale = 1
-        while not rounds or bool(remaining.any()):
-            wanted = scale * FORESIGHT * (self._darkness - optical_depth).clamp_min(0)
-            expected = foresee_segments(offsets, counts, *lines, self.grid.density, wanted)
-            taken = torch.minimum(expected.clamp(scale * LEAST, scale * MOST), remaining)
-            ray, points, _, dt = take_segments(offsets, counts, taken, *lines)
+        while not rounds or bool((ahead < torch.inf).any()):
+            taken, ahead, points, t, dt = march_ahead(
+                rays.origins,
+                rays.directions,
+                ahead,
+                far,
+                self.grid.occupied,
+                blocks,
+                self.grid.density,
+                scale * FORESIGHT * (self._darkness - optical_depth).clamp_min(0),
+                scale * LEAST,
+                scale * MOST,
+                *spacing,
+            )
             encoded = field.encode(points)
             values, features = field.geometry(points, encoded)
-            lit = self._absorb(optical_depth, ray, values, dt, taken)
-            rounds.append((counts, lit, taken, [encoded, values, features]))
+            lit = self._absorb(optical_depth, values, dt, taken)
+            rounds.append((counts, lit, taken, [points, t, dt, encoded, values, features]))
             counts = counts + lit
-            remaining = torch.where(optical_depth < self._darkness, remaining - taken, 0)
+            ahead = torch.where(optical_depth < self._darkness, ahead, torch.inf)
             scale *= GROWTH
-        visible = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-        ray, points, t, dt = take_segments(offsets, torch.zeros_like(counts), counts, *lines)
         # Evaluated round by round, put in order ray by ray.
-        evaluated = [value.new_empty(len(ray), *value.shape[1:]) for value in rounds[0][-1]]
+        visible = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+        total = int(visible[-1])
+        ordered = [value.new_empty(total, *value.shape[1:]) for value in rounds[0][-1]]
         for first, lit, taken, parts in rounds:
-            lay_segments(evaluated, parts, visible[:-1] + first, lit, taken)
-        return Seen(ray, points, t, dt, visible, *evaluated)
+            lay_segments(ordered, parts, visible[:-1] + first, lit, taken)
+        points, t, dt, *evaluated = ordered
+        return Seen(torch.repeat_interleave(counts, output_size=total), points, t, dt, visible, *evaluated)
 
 
 @dataclass(frozen=True)

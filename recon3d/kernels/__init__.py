@@ -9,10 +9,10 @@ from recon3d.kernels.adam import adam_rows
 from recon3d.kernels.compositing import composite
 from recon3d.kernels.cosine_series import chebyshev_angle, cosine_series
 from recon3d.kernels.hash_grid import HashLayout, hash_encode, hash_recall
-from recon3d.kernels.marching import march_rays
+from recon3d.kernels.marching import first_samples, march_ahead, march_rays, occupied_blocks
 from recon3d.kernels.mlp import relu_mlp, relu_mlp_recall
 from recon3d.kernels.projection import back_project, project
-from recon3d.kernels.segments import darken_segments, foresee_segments, lay_segments, take_segments
+from recon3d.kernels.segments import darken_segments, lay_segments
 from recon3d.kernels.sine import damped_sine
 from recon3d.kernels.sine_mlp import sine_mlp
 from recon3d.kernels.spherical_harmonics import spherical_harmonics
@@ -26,15 +26,16 @@ __all__ = [
     "cosine_series",
     "damped_sine",
     "darken_segments",
-    "foresee_segments",
+    "first_samples",
     "hash_encode",
     "hash_recall",
     "lay_segments",
+    "march_ahead",
     "march_rays",
+    "occupied_blocks",
     "project",
     "relu_mlp",
     "relu_mlp_recall",
     "sine_mlp",
     "spherical_harmonics",
-    "take_segments",
 ]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kernel_cases import DEVICES, move, occupancy_blobs, rays_through_box
 from torch.testing import assert_close
 
-from recon3d.kernels import march_rays
+from recon3d.kernels import first_samples, march_ahead, march_rays, occupied_blocks
 from recon3d.kernels.marching.reference import stretch, unstretch
 
 pytestmark = pytest.mark.parametrize("device", DEVICES)
@@ -90,6 +90,55 @@ def test_skipping_is_independent_of_the_grid(device):
     assert set(zip(some_rays.tolist(), some_t.tolist())) <= everything
 
 
+@pytest.mark.parametrize("cone", [0.0, 1 / 64])
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10_000), cells=st.integers(1, 40), least=st.integers(1, 5), more=st.integers(0, 30))
+def test_parts_make_up_the_whole(device, cone, seed, cells, least, more):
+    """However rays are cut, and each ends where its optical depth, by the cells' densities, or its number says."""
+    origins, directions, near, far, jitter = rays_through_box(16, torch.float64, seed)
+    generator = torch.Generator().manual_seed(seed)
+    occupancy = torch.rand(cells, cells, cells, generator=generator) < 0.3
+    density = 10 * torch.rand(cells, cells, cells, generator=generator)
+    wanted, most = torch.rand(16, generator=generator), least + more
+    grids = occupancy, occupied_blocks(occupancy), density, wanted
+    offsets, _, whole_t, whole_dt = march(device, (origins, directions, near, far), occupancy, jitter, 0.05, cone)
+    start, done = first_samples(near, far, jitter, 0.05, cone), torch.zeros(16, dtype=torch.long)
+    while bool((start < torch.inf).any()):
+        inputs = move((origins, directions, start, far, *grids), device)
+        counts, start, points, t, dt = (v.cpu() for v in march_ahead(*inputs, least, most, 0.05, cone))
+        assert counts.any() or not bool((start < torch.inf).any())
+        ray = torch.repeat_interleave(counts)
+        assert_close(points, origins[ray] + t[:, None] * directions[ray])
+        cell = ((points + 1) * (cells / 2)).long().clamp(0, cells - 1)
+        tau = density[tuple(cell.T)] * dt
+        for r, here in enumerate(torch.arange(len(t)).split(counts.tolist())):
+            first = int(offsets[r] + done[r])
+            assert_close(t[here], whole_t[first : first + len(here)])
+            assert_close(dt[here], whole_dt[first : first + len(here)])
+            done[r] += len(here)
+            left = int(offsets[r + 1] - offsets[r] - done[r])
+            assert (left > 0) == bool(start[r] < torch.inf)
+            assert len(here) <= most
+            if left and len(here) < most:
+                assert len(here) >= least and tau[here].sum() >= wanted[r]
+            if len(here) > least:
+                assert tau[here[:-1]].sum() < wanted[r]
+    assert_close(done, offsets.diff())
+
+
+@pytest.mark.parametrize("cells", [1, 8, 12, 37])
+def test_blocks_are_occupied_where_a_cell_is(device, cells):
+    occupancy = torch.rand(cells, cells, cells, generator=torch.Generator().manual_seed(cells)) < 0.01
+    occupancy[-1, 0, cells // 2] = True
+    blocks = occupied_blocks(occupancy.to(device)).cpu()
+    truth = torch.zeros_like(blocks)
+    for cell in occupancy.nonzero():
+        truth[tuple(cell // 8)] = True
+    assert torch.equal(blocks, truth) and blocks.shape == (-(-cells // 8),) * 3
+    full_blocks = occupied_blocks(torch.ones(cells, cells, cells, dtype=torch.bool, device=device))
+    assert full_blocks.all()
+
+
 @pytest.mark.parametrize("cone", [0.0, 0.01, 1.0])
 def test_stretched_distance_is_inverted(device, cone):
     t = torch.linspace(0, 50, 200, dtype=torch.float64, device=device)
@@ -101,6 +150,11 @@ def test_registration(device, cone):
     *rays, jitter = rays_through_box(10, torch.float32)
     inputs = move((*rays, occupancy_blobs(16), jitter), device)
     torch.library.opcheck(torch.ops.recon3d.march_rays.default, (*inputs, 0.05, cone))
+    origins, directions, near, far, occupancy, jitter = inputs
+    limits = occupied_blocks(occupancy), torch.ones(16, 16, 16, device=device), jitter, 2, 9, 0.05, cone
+    start = first_samples(near, far, jitter, 0.05, cone)
+    ahead = origins, directions, start, far, occupancy, *limits
+    torch.library.opcheck(torch.ops.recon3d.march_ahead.default, ahead)
 
 
 def test_compiles_in_one_graph(device):

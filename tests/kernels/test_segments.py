@@ -3,36 +3,8 @@
 import pytest
 import torch
 
-from recon3d.kernels import darken_segments, foresee_segments, lay_segments, take_segments
+from recon3d.kernels import darken_segments, lay_segments
 from recon3d.kernels.segments import cpu, reference
-
-
-def packed(rays=37, most=9, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    owned = torch.randint(0, most + 1, (rays,), generator=generator)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), owned.cumsum(0)])
-    first = (torch.rand(rays, generator=generator) * owned).long()
-    count = (torch.rand(rays, generator=generator) * (owned - first + 1)).long()
-    origins, directions = torch.randn(2, rays, 3, generator=generator)
-    t, dt = torch.rand(2, int(offsets[-1]), generator=generator)
-    return offsets, first, count, origins, directions, t, dt
-
-
-@pytest.mark.parametrize("grain", [4, 2**16])
-def test_samples_of_segments(monkeypatch, grain):
-    monkeypatch.setattr(cpu, "GRAIN", grain)
-    offsets, first, count, origins, directions, t, dt = inputs = packed()
-    ray, points, at, length = take_segments(*inputs)
-    expected = [
-        (r, origins[r] + directions[r] * t[i], t[i], dt[i])
-        for r in range(len(first))
-        for i in range(int(offsets[r] + first[r]), int(offsets[r] + first[r] + count[r]))
-    ]
-    assert ray.tolist() == [row[0] for row in expected]
-    torch.testing.assert_close(points, torch.stack([row[1] for row in expected]))
-    assert torch.equal(at, torch.stack([row[2] for row in expected]))
-    assert torch.equal(length, torch.stack([row[3] for row in expected]))
-    torch.testing.assert_close((ray, points, at, length), reference.take(*inputs))
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (24,), (5, 2)])
@@ -48,6 +20,22 @@ def test_rows_go_to_their_segments(shape, kind):
     assert torch.equal(others[0], others[2]) and bool(others[0].any())
     assert torch.equal(target, truth)
     assert target.view(11, -1)[:, 0].tolist() == [6, 99, 99, 99, 0, 1, 99, 3, 4, 5, 99]
+
+
+@pytest.mark.parametrize("grain", [4, 2**16])
+def test_rows_of_all_kinds_go_together(monkeypatch, grain):
+    monkeypatch.setattr(cpu, "GRAIN", grain)
+    generator = torch.Generator().manual_seed(2)
+    sizes = torch.randint(0, 9, (50,), generator=generator)
+    counts = (torch.rand(50, generator=generator) * (sizes + 1)).long()
+    starts = counts.cumsum(0) - counts
+    rows = torch.randn(int(sizes.sum()), 5, generator=generator)
+    sources = [rows, rows[:, 0], rows[:, 1:4].bfloat16(), rows.double(), rows[:, 2] > 0]
+    targets, truth = ([v.new_zeros(int(counts.sum()), *v.shape[1:]) for v in sources] for _ in range(2))
+    lay_segments(targets, sources, starts, counts, sizes)
+    reference.lay(truth, sources, starts, counts, sizes)
+    for target, expected in zip(targets, truth):
+        assert torch.equal(target, expected)
 
 
 @pytest.mark.parametrize("implementation", [darken_segments, reference.darken])
@@ -74,46 +62,15 @@ def test_light_runs_out_as_in_plain_torch(monkeypatch, grain):
     assert bool((lit < counts).any()) and bool((lit[depth < 4] == counts[depth < 4]).all())
 
 
-@pytest.mark.parametrize("grain", [4, 2**16])
-@pytest.mark.parametrize("implementation", [foresee_segments, reference.foresee])
-def test_samples_until_an_optical_depth(monkeypatch, grain, implementation):
-    monkeypatch.setattr(cpu, "GRAIN", grain)
-    offsets, first, _, origins, directions, t, dt = packed()
-    origins, directions = 0.5 * origins, 0.5 * directions  # some points lie outside: the nearest cell
-    density, wanted = torch.rand(4, 4, 4), torch.rand(len(first))
-    wanted[7], wanted[5] = torch.inf, 0.0
-    expected = []
-    for r in range(len(first)):
-        depth, count = 0.0, 0
-        for i in range(int(offsets[r] + first[r]), int(offsets[r + 1])):
-            if depth >= wanted[r]:
-                break
-            cell = ((origins[r] + directions[r] * t[i] + 1) * 2).long().clamp(0, 3)
-            depth, count = depth + float(density[tuple(cell)] * dt[i]), count + 1
-        expected.append(count)
-    found = implementation(offsets, first, origins, directions, t, dt, density, wanted)
-    assert found.tolist() == expected
-    assert found[7] == (offsets[1:] - offsets[:-1] - first)[7] > 0 and found[5] == 0
-
-
 def test_nothing():
-    none = [v[:0] for v in packed()]
-    none[0] = torch.zeros(1, dtype=torch.int64)
-    assert all(len(v) == 0 for v in take_segments(*none))
-    empty = torch.zeros(0, 3)
-    lay_segments([empty], [empty], none[1], none[1], none[1])
-    assert len(darken_segments(empty[:, 0], empty[:, 0], none[1], 1.0)) == 0
-    assert len(foresee_segments(*none[:2], *none[3:], torch.zeros(2, 2, 2), empty[:, 0])) == 0
+    none, empty = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3)
+    lay_segments([empty], [empty], none, none, none)
+    assert len(darken_segments(empty[:, 0], empty[:, 0], none, 1.0)) == 0
 
 
 def test_ops_are_well_declared():
-    offsets, first, count, *lines = packed()
-    torch.library.opcheck(torch.ops.recon3d.take_segments.default, (offsets, first, count, *lines))
-    target, source = torch.zeros(len(lines[2]), 3), torch.randn(int(count.sum()), 3)
-    torch.library.opcheck(
-        torch.ops.recon3d.lay_segments.default, ([target], [source], offsets[:-1] + first, count, count)
-    )
-    depth, losses = torch.zeros(len(count)), torch.rand(int(count.sum()))
-    torch.library.opcheck(torch.ops.recon3d.darken_segments.default, (depth, losses, count, 1.0))
-    density, wanted = torch.rand(4, 4, 4), torch.rand(len(count))
-    torch.library.opcheck(torch.ops.recon3d.foresee_segments.default, (offsets, first, *lines, density, wanted))
+    counts, sizes, starts = torch.tensor([2, 0, 3, 1]), torch.tensor([2, 1, 3, 3]), torch.tensor([4, 1, 7, 0])
+    target, source = torch.zeros(11, 3), torch.randn(9, 3)
+    torch.library.opcheck(torch.ops.recon3d.lay_segments.default, ([target], [source], starts, counts, sizes))
+    depth, losses = torch.zeros(4), torch.rand(9)
+    torch.library.opcheck(torch.ops.recon3d.darken_segments.default, (depth, losses, sizes, 1.0))

@@ -81,8 +81,10 @@ def test_hash_grid_compiles(compiled, dim):
 def test_marching_compiles(compiled, cone, dtype):
     cuda = importlib.import_module("recon3d.kernels.marching.cuda")
     ray, vector = torch.rand(5, dtype=dtype), torch.rand(5, 3, dtype=dtype)
-    cuda.march(vector, vector, ray, ray + 1, torch.ones(4, 4, 4, dtype=torch.bool), ray, 0.1, cone)
-    assert [name for name, _ in compiled] == ["_walk", "_walk"]
+    full = torch.ones(4, 4, 4, dtype=torch.bool)
+    cuda.march(vector, vector, ray, ray + 1, full, ray, 0.1, cone)
+    cuda.march_ahead(vector, vector, ray, ray + 1, full, full[:1, :1, :1], torch.rand(4, 4, 4), ray, 1, 4, 0.1, cone)
+    assert [name for name, _ in compiled] == ["_walk"] * 4
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8])

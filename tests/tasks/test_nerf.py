@@ -81,16 +81,16 @@ def trained(scene):
 def test_operations_are_small_where_kernels_do_the_work(scene, network, small):
     """Beside kernels torch's operations keep to one thread, in a step and in a view; large networks get all."""
     task = make(scene, dataclasses.replace(CONFIG, field=dataclasses.replace(CONFIG.field, network=network)))
-    seen, march = [], task.head.march
+    seen, encode = [], task.field.encode
 
     def told():
         seen.append((kernel_threads(), torch.get_num_threads()))
 
-    def marched(*args):
+    def encoded(*args):
         told()
-        return march(*args)
+        return encode(*args)
 
-    task.head.march = marched
+    task.field.encode = encoded
     torch.set_num_threads(2)
     task.training_step(0, lambda loss: told())
     task.render(scene.cameras, 0)

@@ -1,6 +1,6 @@
 """Segments of packed samples in plain torch: the truth that the fast implementations are tested against.
 
-Samples lie packed ray after ray; a segment is ``count[r]`` of ray r's samples, from its ``first[r]``-th on.
+Samples lie packed ray after ray; a segment is those of one ray.
 """
 
 from __future__ import annotations
@@ -15,16 +15,6 @@ def expand(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     shift = (starts - ends + counts).index_select(0, owner)
     return torch.arange(len(owner), device=counts.device) + shift, owner
-
-
-def take(
-    offsets: Tensor, first: Tensor, count: Tensor, origins: Tensor, directions: Tensor, t: Tensor, dt: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ray, point, distance and length of the samples of a segment of each ray, packed."""
-    index, ray = expand(offsets[:-1] + first, count)
-    t = t.index_select(0, index)
-    points = torch.addcmul(origins.index_select(0, ray), directions.index_select(0, ray), t.unsqueeze(1))
-    return ray, points, t, dt.index_select(0, index)
 
 
 def lay(targets: list[Tensor], sources: list[Tensor], starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
@@ -47,25 +37,3 @@ def darken(optical_depth: Tensor, losses: Tensor, counts: Tensor, darkness: floa
     lit = before < darkness
     optical_depth.index_add_(0, ray, torch.where(lit, losses, 0.0).to(optical_depth.dtype))
     return torch.zeros_like(counts).index_add_(0, ray, lit.to(counts.dtype))
-
-
-def foresee(
-    offsets: Tensor,
-    first: Tensor,
-    origins: Tensor,
-    directions: Tensor,
-    t: Tensor,
-    dt: Tensor,
-    density: Tensor,
-    wanted: Tensor,
-) -> Tensor:
-    """How many of each ray's samples, from its first-th on, it takes until the ``density`` of the cells that they lie
-    in adds up to the optical depth ``wanted``; all of them where it never does."""
-    count = offsets[1:] - offsets[:-1] - first
-    ray, points, _, dt = take(offsets, first, count, origins, directions, t, dt)
-    cells = density.shape[0]
-    x, y, z = ((points + 1) * (0.5 * cells)).long().clamp(0, cells - 1).unbind(-1)
-    total = torch.nn.functional.pad((density[x, y, z] * dt).double().cumsum(0), (1, 0))
-    starts = count.cumsum(0) - count
-    short = total[:-1] - total[starts].index_select(0, ray) < wanted.index_select(0, ray)
-    return torch.zeros_like(count).index_add_(0, ray, short.to(count.dtype))

@@ -14,6 +14,10 @@ def march_run(implementation, *inputs):
     return [v.cpu() for v in implementation.of("marching").march(*move(inputs, implementation.device))]
 
 
+def march_ahead(implementation, *inputs):
+    return [v.cpu() for v in implementation.of("marching").march_ahead(*move(inputs, implementation.device))]
+
+
 @pytest.mark.parametrize("cone", [0.0, 0.02])
 @pytest.mark.parametrize(("rays", "cells"), [(30, 20), (40, 16)])
 def test_float64(implementation, rays, cells, cone):
@@ -77,3 +81,39 @@ def test_within(implementation):
         for value, wanted in zip(found[1:], expected):
             assert value.shape == (capacity,) and not value[samples:].any()
             assert_close(value[:samples], wanted[:capacity], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("cone", [0.0, 0.02])
+@pytest.mark.parametrize(("least", "most"), [(1, 1), (2, 7), (3, 1000)])
+def test_ahead(implementation, cone, least, most):
+    """Part after part until nothing is left; then nothing comes any more."""
+    origins, directions, near, far, jitter = rays_through_box(30, torch.float64)
+    occupancy = occupancy_blobs(20)
+    generator = torch.Generator().manual_seed(4)
+    density = 20 * torch.rand(20, 20, 20, generator=generator)
+    wanted = torch.rand(30, generator=generator)
+    wanted[3], wanted[4] = 0.0, torch.inf
+    start = reference.first_samples(near, far, jitter, 0.04, cone)
+    parts = 0
+    while bool((start < torch.inf).any()) and parts < 4:
+        inputs = origins, directions, start, far, occupancy, reference.occupied_blocks(occupancy)
+        inputs = *inputs, density, wanted, least, most, 0.04, cone
+        found, expected = march_ahead(implementation, *inputs), reference.march_ahead(*inputs)
+        assert expected[0].any() and torch.equal(found[0], expected[0])
+        for value, truth in zip(found[1:], expected[1:]):
+            assert value.dtype == truth.dtype
+            assert_close(value, truth, rtol=1e-10, atol=1e-12)
+        start, parts = expected[1], parts + 1
+    nowhere = torch.full((30,), torch.inf, dtype=torch.float64)
+    counts, rest, points, t, dt = march_ahead(implementation, *inputs[:2], nowhere, *inputs[3:])
+    assert not counts.any() and torch.equal(rest, nowhere)
+    assert points.shape == (0, 3) and t.shape == dt.shape == (0,)
+
+
+def test_ahead_of_no_rays(implementation):
+    origins, directions, near, far = (v[:0] for v in rays_through_box(8, torch.float32)[:4])
+    occupancy = occupancy_blobs(16)
+    blocks = reference.occupied_blocks(occupancy)
+    limits = torch.ones(16, 16, 16), near, 1, 4, 0.05, 0.0
+    found = march_ahead(implementation, origins, directions, near, far, occupancy, blocks, *limits)
+    assert [len(v) for v in found] == [0] * 5
