@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recon3d.kernels.spherical_harmonics import reference
+from recon3d.kernels.spherical_harmonics import cpu, reference
 from recon3d.kernels.spherical_harmonics.reference import HIGHEST_DEGREE
 
 
@@ -58,6 +58,8 @@ def _second_order(ctx, grad_of_slopes):
 
 _backward.register_autograd(_second_order, setup_context=_save_backward)
 
+_values.register_kernel("cpu")(cpu.values)
+_backward.register_kernel("cpu")(cpu.backward)
 if torch.cuda.is_available():
     from recon3d.kernels.spherical_harmonics import cuda
 

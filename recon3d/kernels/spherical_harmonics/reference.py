@@ -1,4 +1,4 @@
-"""Real spherical harmonics in plain torch: the truth for other implementations, and what runs on the CPU.
+"""Real spherical harmonics in plain torch: the truth for other implementations.
 
 Of a unit direction (x, y, z), the polynomials of bands 0 to 3 in the usual order, band l from -l to l, with Condon
 and Shortley's signs, as Müller et al., "Instant Neural Graphics Primitives" (2022), and its public implementation have
@@ -9,10 +9,12 @@ here, in all of space.
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T", float, Tensor)
 HIGHEST_DEGREE = 4
 # What makes the square of each polynomial of the bands s, p, d and f integrate to 1.
 S0 = math.sqrt(1 / (4 * math.pi))
@@ -26,28 +28,34 @@ def _wide(directions: Tensor) -> tuple[Tensor, ...]:
     return directions.to(torch.promote_types(directions.dtype, torch.float32)).unbind(-1)
 
 
+def polynomials(x: T, y: T, z: T) -> tuple[T, ...]:
+    """All 16 of them, of anything that can be added and multiplied."""
+    return (
+        S0 + 0 * x,
+        -P0 * y,
+        P0 * z,
+        -P0 * x,
+        D1 * x * y,
+        -D1 * y * z,
+        D0 * (3 * z * z - 1),
+        -D1 * x * z,
+        D2 * (x * x - y * y),
+        F3 * y * (y * y - 3 * x * x),
+        F4 * x * y * z,
+        F1 * y * (1 - 5 * z * z),
+        F0 * z * (5 * z * z - 3),
+        F1 * x * (1 - 5 * z * z),
+        F2 * z * (x * x - y * y),
+        F3 * x * (3 * y * y - x * x),
+    )
+
+
 def values(directions: Tensor, degree: int) -> Tensor:
     """The bands below ``degree`` (1 to 4) of directions (N, 3): (N, degree^2). Differentiable, twice, by autograd.
 
     Half-precision directions are computed in float32.
     """
-    x, y, z = _wide(directions)
-    basis = [torch.full_like(x, S0)]
-    if degree > 1:
-        basis += [-P0 * y, P0 * z, -P0 * x]
-    if degree > 2:
-        basis += [D1 * x * y, -D1 * y * z, D0 * (3 * z * z - 1), -D1 * x * z, D2 * (x * x - y * y)]
-    if degree > 3:
-        basis += [
-            F3 * y * (y * y - 3 * x * x),
-            F4 * x * y * z,
-            F1 * y * (1 - 5 * z * z),
-            F0 * z * (5 * z * z - 3),
-            F1 * x * (1 - 5 * z * z),
-            F2 * z * (x * x - y * y),
-            F3 * x * (3 * y * y - x * x),
-        ]
-    return torch.stack(basis, dim=-1).to(directions.dtype)
+    return torch.stack(polynomials(*_wide(directions))[: degree**2], dim=-1).to(directions.dtype)
 
 
 def backward(grad: Tensor, directions: Tensor, degree: int) -> Tensor:

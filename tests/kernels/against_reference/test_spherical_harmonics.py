@@ -1,15 +1,13 @@
-"""Real spherical harmonics: values and slopes. On the CPU the reference is what runs."""
+"""Real spherical harmonics: values and slopes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from kernel_cases import IMPLEMENTATIONS, NUMBA, directions
+from kernel_cases import directions
 from torch.testing import assert_close
 
 from recon3d.kernels.spherical_harmonics import reference
-
-pytestmark = pytest.mark.parametrize("implementation", [given for given in IMPLEMENTATIONS if given.values != (NUMBA,)])
 
 
 def run(implementation, vectors, grad, degree):
