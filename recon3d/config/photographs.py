@@ -62,8 +62,8 @@ class PhotographsConfig(RunConfig):
     test_every: int = 8
     """Where one file lists all frames: every so-many-th is held out."""
     box_scale: float = 1.0
-    """Images without alpha: sides of the field's box, in units of the cube that the cameras see whole. What lies behind
-    that is only shown by a larger one; real captures want about 4, with --head.cone 0.004."""
+    """Images without alpha: sides of the field's box, in units of the one that the data tell, or else of the cube that
+    the cameras see whole. What lies behind is only shown by a larger one, such as 4, with --head.cone 0.004."""
     samples: int = 2**18
     """Samples per step, on average; the number of rays adapts."""
     max_rays: int = 2**17

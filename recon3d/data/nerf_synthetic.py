@@ -8,7 +8,9 @@ A scene is a folder with ``transforms_train.json``, ``transforms_val.json``, ``t
 Poses are camera-to-world matrices, OpenGL axes. Intrinsics may stand in a frame or beside ``frames`` (a frame's own
 come first): ``fl_x``, ``fl_y``, ``cx``, ``cy`` in pixels of an image of ``w`` x ``h``, or ``camera_angle_x``,
 ``camera_angle_y`` in radians; ``k1``, ``k2``, ``p1``, ``p2`` are OpenCV's distortion. A missing centre is the image's
-centre; a missing second focal length equals the first.
+centre; a missing second focal length equals the first. ``near`` and ``far`` are how near and how far a camera sees
+things, along its axis; ``aabb_scale`` is the side of instant-ngp's box. LLFF's ``poses_bounds.npy`` stands for such a
+file: see :mod:`recon3d.data.llff`.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
+from recon3d.data import llff
 from recon3d.data.images import ImageHeader, box_downscale, read_header, read_image
 from recon3d.data.scene import Scene
 from recon3d.errors import UserError
+from recon3d.geometry.boxes import Normalizer, cube_of_depths
 from recon3d.geometry.cameras import Cameras, focal_from_angle
 
 Split = Literal["train", "val", "test"]
@@ -42,6 +46,8 @@ _OTHER_DISTORTION = ("k3", "k4", "k5", "k6", "ftheta_p0", "ftheta_p1", "ftheta_p
 _OTHER_LENSES = ("is_fisheye", "fisheye", "latlong", "equirectangular", "orthographic")
 _RIGID_TOLERANCE = 1e-3
 _SMALLEST_SIDE = 4
+_NGP_SCALE = 0.33
+"""Instant-ngp's lengths in units of the world's; its box is around the origin."""
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +86,9 @@ def load_scene(
     """Read one split of a scene: its cameras, and its images as uint8.
 
     Args:
-        folder: the scene's folder, or one of its JSON files.
-        split: with one ``transforms.json``, "test" is every ``test_every``-th frame in the order of file names from the
-            first on, "val" is the same, and "train" is the others.
+        folder: the scene's folder, or one of its JSON files, or LLFF's ``poses_bounds.npy``.
+        split: with one ``transforms.json`` or ``poses_bounds.npy``, "test" is every ``test_every``-th frame in the
+            order of file names from the first on, "val" is the same, and "train" is the others.
         downscale: images are made this many times smaller by area averaging (sizes rounded down), intrinsics too.
         test_every: see ``split``; unused where each split has its own file.
         progress: show a progress bar on standard error.
@@ -113,7 +119,7 @@ def load_scene(
     cameras = _cameras(frames, width, height).downscaled(downscale)
     channels = 4 if any(header.alpha for header in headers) else 3
     images = _read_images(frames, width, height, channels, downscale, progress)
-    return Scene(cameras, images, tuple(frame.name for frame in frames), path.parent)
+    return Scene(cameras, images, tuple(frame.name for frame in frames), path.parent, _box(frames, cameras))
 
 
 # -------------------------------------------------------------------------------------------------------- the JSON file
@@ -124,7 +130,7 @@ def _find_json(path: Path, split: Split) -> tuple[Path, bool]:
     if not path.exists():
         raise UserError(f"{path}: no such folder; give the folder that holds transforms_train.json or transforms.json")
     if path.is_file():
-        if path.suffix.lower() != ".json":
+        if path.suffix.lower() != ".json" and path.name != llff.FILE:
             raise UserError(f"{path}: not a JSON file; give the scene's folder or its transforms.json")
         if path.name not in [f"transforms_{name}.json" for name in _SPLITS]:
             return path, True
@@ -137,10 +143,12 @@ def _find_json(path: Path, split: Split) -> tuple[Path, bool]:
         raise UserError(
             f"{path / f'transforms_{split}.json'}: not found, so there is no {split} split (there is {have})"
         )
-    if (path / "transforms.json").is_file():
-        return path / "transforms.json", True
+    for name in ("transforms.json", llff.FILE):
+        if (path / name).is_file():
+            return path / name, True
     raise UserError(
-        f"{path}: holds neither transforms_{split}.json nor transforms.json; is it a NeRF-synthetic folder?"
+        f"{path}: holds neither transforms_{split}.json nor transforms.json nor poses_bounds.npy; is it a folder of"
+        " posed photographs?"
     )
 
 
@@ -158,7 +166,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_frames(path: Path, may_miss: bool) -> list[_Frame]:
     """All frames of a JSON file whose image exists. ``may_miss`` allows that up to half of the images do not."""
-    content = _read_json(path)
+    content = llff.read_llff(path) if path.name == llff.FILE else _read_json(path)
     entries = content.get("frames")
     if not isinstance(entries, list):
         raise UserError(f"{path}: has no list under the key frames; is it a transforms file?")
@@ -327,6 +335,24 @@ def _image_scale(frame: _Frame, width: int, height: int) -> tuple[float, float]:
         )
     w, h = stated
     return (width / w if w else 1.0 / factor), (height / h if h else 1.0 / factor)
+
+
+def _box(frames: list[_Frame], cameras: Cameras) -> Normalizer | None:
+    """The cube that the files say the scene is in: what all cameras see between their ``near`` and ``far``, or
+    instant-ngp's of side ``aabb_scale``."""
+    bounds = [(frame.number("near"), frame.number("far")) for frame in frames]
+    known = [(near, far) for near, far in bounds if near is not None and far is not None]
+    if len(known) == len(frames):
+        for frame, (near, far) in zip(frames, known, strict=True):
+            if not 0 <= near < far:
+                raise UserError(f"{frame.where}: near is {near:g}, far is {far:g}; 0 <= near < far it must be")
+        return cube_of_depths(cameras, min(near for near, _ in known), max(far for _, far in known))
+    side = frames[0].number("aabb_scale")
+    if side is None:
+        return None
+    if side <= 0:
+        raise UserError(f"{frames[0].where}: aabb_scale is {side:g}; the side of a box is above 0")
+    return Normalizer((0.0, 0.0, 0.0), 0.5 * side / _NGP_SCALE)
 
 
 def _distortion(frame: _Frame) -> list[float]:

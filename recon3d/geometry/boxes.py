@@ -70,3 +70,18 @@ def cube_of_cameras(cameras: Cameras) -> Normalizer:
     )
     x, y, z = center.tolist()
     return Normalizer((x, y, z), float(distance) * reach)
+
+
+def cube_of_depths(cameras: Cameras, near: float, far: float) -> Normalizer:
+    """The cube that holds what cameras see from ``near`` to ``far`` along their axes."""
+    device = cameras.poses.device
+    corners = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], device=device) * torch.tensor(
+        [cameras.width, cameras.height], device=device
+    )
+    camera = torch.arange(len(cameras), device=device).repeat_interleave(len(corners))
+    rays = cameras.rays(camera, corners.repeat(len(cameras), 1).float())
+    along = rays.directions / (rays.directions * cameras.forward_axes[camera]).sum(-1, keepdim=True)
+    points = torch.cat([rays.origins + depth * along for depth in (near, far)])
+    low, high = points.amin(0), points.amax(0)
+    x, y, z = (0.5 * (low + high)).tolist()
+    return Normalizer((x, y, z), 0.5 * float((high - low).max()))

@@ -344,7 +344,8 @@ def find_space(
 ) -> tuple[Normalizer, Bool[Tensor, "r r r"]]:
     """The cube a field should live in, and the cells of it that rays may be sampled in.
 
-    With alpha, the cube is shrunk to the visual hull; else it is as large as ``config.box_scale`` says.
+    With alpha, it is around the visual hull. Else it is the one that the data tell, or what all cameras see whole, and
+    as large as ``config.box_scale`` says.
 
     Raises:
         UserError: the silhouettes leave no room (wrong poses, or blank images).
@@ -355,6 +356,7 @@ def find_space(
     if masks is not None:
         box = _tight_box(masks, cameras, box, scene)
     else:
+        box = scene.box or box
         box = Normalizer(box.center, config.box_scale * box.half_size)
     return box, visual_hull(masks, cameras, box, config.head.grid)
 

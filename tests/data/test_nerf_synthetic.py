@@ -14,6 +14,7 @@ from PIL import Image
 from recon3d.data.images import box_downscale, read_image
 from recon3d.data.nerf_synthetic import load_scene
 from recon3d.errors import UserError
+from recon3d.geometry.boxes import Normalizer, cube_of_depths
 
 ANGLE = 0.8
 SPLITS = ("train", "val", "test")
@@ -103,6 +104,21 @@ def test_one_file_is_split_by_file_name(one_file_folder):
 def test_json_file_of_any_name(one_file_folder):
     (one_file_folder / "transforms.json").rename(one_file_folder / "mine.json")
     assert len(load_scene(one_file_folder / "mine.json", "train")) == 8
+
+
+def test_boxes_that_files_tell(one_file_folder):
+    path = one_file_folder / "transforms.json"
+    assert load_scene(one_file_folder, "train").box is None
+    edit(path, lambda c: c.update(aabb_scale=2))
+    # Instant-ngp's cube of this side, whose lengths are 0.33 of the world's.
+    assert load_scene(one_file_folder, "train").box == Normalizer((0.0, 0.0, 0.0), 1 / 0.33)
+    edit(path, lambda c: c["frames"][0].update(near=1, far=4))
+    assert load_scene(one_file_folder, "train").box == Normalizer((0.0, 0.0, 0.0), 1 / 0.33), "one frame tells"
+    edit(path, lambda c: c.update(near=1, far=6))
+    test = load_scene(one_file_folder, "test", test_every=4)  # without the frame that has its own
+    assert test.box == cube_of_depths(test.cameras, 1.0, 6.0)
+    edit(path, lambda c: (c.update(aabb_scale=0), [c.pop(key) for key in ("near", "far")]))
+    assert "aabb_scale is 0" in one_line_error(one_file_folder, "val")
 
 
 @pytest.mark.parametrize("extension", ["png", "jpg", "jpeg", "webp", "bmp", "tif"])

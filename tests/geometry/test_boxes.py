@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from recon3d.geometry.boxes import Normalizer, cube_of_cameras, intersect_unit_cube
+from recon3d.geometry.boxes import Normalizer, cube_of_cameras, cube_of_depths, intersect_unit_cube
 from recon3d.geometry.cameras import Cameras, Rays, focal_from_angle
 
 from .ball import ANGLE, DISTANCE, cameras_around
@@ -106,3 +106,20 @@ def test_cube_of_cameras_that_all_look_the_same_way():
     box = cube_of_cameras(Cameras(poses, focal, torch.full((3, 2), 16.0), 32, 32, torch.zeros(3, 4)))
     assert all(math.isfinite(value) for value in (*box.center, box.half_size))
     assert box.half_size > 0
+
+
+def test_cube_of_depths_holds_what_is_seen():
+    """By hand for one camera that looks along -z; for many, every point of their images at any depth is inside, and
+    none is far from a side."""
+    eye = Cameras(torch.eye(4)[None], torch.full((1, 2), 10.0), torch.tensor([[10.0, 5.0]]), 20, 10, torch.zeros(1, 4))
+    box = cube_of_depths(eye, 2.0, 6.0)
+    assert box.center == pytest.approx((0, 0, -4)) and box.half_size == pytest.approx(6)
+    cameras = cameras_around(7, size=16)
+    box = cube_of_depths(cameras, 0.5, 3.0)
+    generator = torch.Generator().manual_seed(0)
+    camera = torch.randint(7, (3000,), generator=generator)
+    rays = cameras.rays(camera, 16 * torch.rand(3000, 2, generator=generator).round(decimals=1))
+    depth = 0.5 + 2.5 * torch.rand(3000, 1, generator=generator).round()
+    along = (rays.directions * cameras.forward_axes[camera]).sum(-1, keepdim=True)
+    inside = box.to_field(rays.origins + depth / along * rays.directions)
+    assert float(inside.abs().max()) == pytest.approx(1, abs=0.02) and float(inside.abs().max()) < 1 + 1e-5

@@ -12,6 +12,7 @@ from training.host import NoHost
 from recon3d.config import HashGridConfig, NerfConfig, RadianceFieldConfig, RenderConfig
 from recon3d.data.scene import Scene
 from recon3d.errors import UserError
+from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.hull import cell_centers
 from recon3d.kernels.threads import kernel_threads
 from recon3d.metrics.image import psnr
@@ -139,6 +140,17 @@ def test_a_larger_box_where_no_silhouette_bounds_the_scene(scene):
     assert find_space(scene, larger, CPU)[0] == find_space(scene, CONFIG, CPU)[0]
     with pytest.raises(UserError, match="box_scale"):
         dataclasses.replace(CONFIG, box_scale=0.0)
+
+
+def test_the_data_may_tell_the_box(scene):
+    """Of captures without alpha it is the box, but for its scale; silhouettes find their own."""
+    told = Normalizer((0.1, 0.2, 0.3), 5.0)
+    with_box = dataclasses.replace(scene, box=told)
+    opaque = dataclasses.replace(with_box, images=scene.images[..., :3].contiguous())
+    assert find_space(opaque, CONFIG, CPU)[0] == told
+    half = find_space(opaque, dataclasses.replace(CONFIG, box_scale=0.5), CPU)[0]
+    assert half == Normalizer(told.center, 2.5)
+    assert find_space(with_box, CONFIG, CPU)[0] == find_space(scene, CONFIG, CPU)[0]
 
 
 def test_without_the_hull_alpha_is_not_used(scene):
