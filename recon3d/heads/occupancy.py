@@ -95,10 +95,11 @@ class OccupancyGrid(nn.Module):
         density = self.density.view(-1)
         density[cells] = density[cells] * self.config.decay  # once, however often a cell was looked at
         density.scatter_reduce_(0, cells, seen, "amax")
-        opacity = self.density * self.step
-        mean = torch.where(self.allowed, opacity, 0.0).sum() / self.allowed.sum()
-        self.occupied.copy_(self.allowed & (opacity > mean.clamp_max(self.config.threshold)))
-        self.occupied_share.copy_(self.occupied.float().mean())
+        assert self.cells is not None
+        opacity = density[self.cells] * self.step
+        found = opacity > opacity.mean().clamp_max(self.config.threshold)
+        self.occupied.view(-1)[self.cells] = found
+        self.occupied_share.copy_(found.sum() / len(density))
 
     def require_occupied(self, step: int) -> None:
         """Ask the device whether there is anything left to march through.
@@ -130,9 +131,12 @@ class OccupancyGrid(nn.Module):
         """``count`` occupied cells, evenly spread over their order: where there are fewer, each of them several times.
         (Where there are none, any cell.)"""
         assert self.cells is not None
-        rank = self.occupied.view(-1)[self.cells].cumsum(0)
-        found = torch.searchsorted(rank, (self._evenly(count, generator) * rank[-1]).long(), right=True)
-        return self.cells[found.clamp_max(len(self.cells) - 1)]
+        occupied = self.occupied.view(-1)[self.cells]
+        rank = occupied.cumsum(0)
+        in_order = rank.new_zeros(len(rank) + 1)  # by rank, from 1 on; others are written to place 0
+        in_order.scatter_(0, torch.where(occupied, rank, 0), torch.arange(len(rank), device=rank.device))
+        wanted = 1 + (self._evenly(count, generator) * rank[-1]).long()
+        return self.cells[in_order[torch.minimum(wanted, rank[-1].clamp_min(1))]]
 
     def cells_of(self, points: Float[Tensor, "m 3"]) -> Int[Tensor, "m 3"]:
         """The cell of each point of [-1, 1]^3."""

@@ -3,6 +3,8 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import recon3d.kernels  # noqa: F401: the ops that are asked for below
+
 SIZES_OR_VALUES = {
     "aten::_local_scalar_dense",
     "aten::is_nonzero",
@@ -12,6 +14,7 @@ SIZES_OR_VALUES = {
     "aten::unique_dim",
     "aten::equal",
     "aten::repeat_interleave.Tensor",
+    "recon3d::march_ahead",
 }
 """Operations whose result, or its size, the host has to know."""
 
