@@ -3,7 +3,7 @@
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import recon3d.kernels  # noqa: F401: the ops that are asked for below
+import recon3d.kernels  # noqa: F401
 
 SIZES_OR_VALUES = {
     "aten::_local_scalar_dense",
