@@ -27,9 +27,9 @@ class Render(RunOptions):
     With --mesh the exported mesh is rendered beside the field, from the same cameras; with --turntable alone.
     """
 
-    path: Literal["orbit", "test"] = "orbit"
-    """orbit: around the scene, at the distance and height of the training cameras. test: the held-out views, each
-    beside its photograph."""
+    path: Literal["orbit", "spiral", "test"] = "orbit"
+    """orbit: around the scene, at the distance and height of the training cameras. spiral: a loop among cameras that
+    all look the same way. test: the held-out views, each beside its photograph."""
     mesh: MeshFile = None
     """Beside the field's picture one of a mesh: of this file, or of the run's exported mesh."""
     turntable: bool = False
@@ -37,24 +37,25 @@ class Render(RunOptions):
     look: Look = "colors"
     """The mesh in its colours, or in grey, shaded."""
     frames: int = 120
-    """Of an orbit."""
+    """Of an orbit or a spiral."""
     fps: int = 30
     size: int | None = None
-    """Orbit: width and height of a picture in pixels (default: the smaller side of the photographs, even)."""
+    """Width and height of an orbit's pictures in pixels, the smaller side of a spiral's (default: the smaller side of
+    the photographs, even)."""
     background: Literal["white", "black"] | None = None
     """Default: the run's eval_background."""
     data: Path | None = None
     """Held-out views: where the data is now, if it has moved."""
     output: Path | None = None
-    """A video (.mp4), or a folder for PNG pictures (default: in RUN/exports, orbit.mp4, orbit_mesh.mp4, turntable.mp4,
-    or the folder test_views)."""
+    """A video (.mp4), or a folder for PNG pictures (default: in RUN/exports, orbit.mp4, orbit_mesh.mp4, spiral.mp4,
+    spiral_mesh.mp4, turntable.mp4, or the folder test_views)."""
 
 
 def main(args: list[str]) -> dict[str, Any]:
     options = tyro.cli(Render, args=args, prog="recon3d render")
     checked_frames(options.frames, options.fps, options.size)
     if options.path == "test" and options.size is not None:
-        raise UserError("--size is for the orbit: held-out views have the size of their photographs")
+        raise UserError("--size is for a path: held-out views have the size of their photographs")
 
     from tqdm import tqdm
 
@@ -89,7 +90,7 @@ def _default_name(options: Render) -> str:
         return "test_views"
     if options.turntable:
         return "turntable.mp4"
-    return "orbit.mp4" if options.mesh is None else "orbit_mesh.mp4"
+    return f"{options.path}.mp4" if options.mesh is None else f"{options.path}_mesh.mp4"
 
 
 def _background(options: Render, run: OpenedRun[PhotographsConfig]) -> str:
@@ -107,12 +108,13 @@ def _views(options: Render, run: OpenedRun[PhotographsConfig]) -> tuple[Cameras,
         background = _background(options, run)
         return scene.cameras.to(run.task.device), lambda _, i: to_uint8(reference_image(scene, i, background))
 
-    from recon3d.geometry.paths import orbit
+    from recon3d.geometry.paths import orbit, spiral
 
     seen = run.task.train_cameras
     assert seen is not None
     size = options.size or max(16, min(seen.width, seen.height))
-    cameras = orbit(seen.to("cpu"), run.task.normalizer.center, options.frames, size - size % 2)
+    path = {"orbit": orbit, "spiral": spiral}[options.path]
+    cameras = path(seen.to("cpu"), run.task.normalizer.center, options.frames, size - size % 2)
     return cameras.to(run.task.device), None
 
 

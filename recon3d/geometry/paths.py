@@ -32,6 +32,29 @@ def orbit(seen: Cameras, center: tuple[float, float, float], frames: int, size: 
     return Cameras(torch.stack(poses), focal, middle, size, size, torch.zeros(frames, 4))
 
 
+def spiral(seen: Cameras, center: tuple[float, float, float], frames: int, size: int) -> Cameras:
+    """``frames`` cameras on a loop in front of what forward-facing cameras ``seen`` look at, among their positions.
+
+    It turns about their middle, as wide in each direction as nine in ten of them are, forth and back too, and looks at
+    the point on the middle one's axis that is as far as ``center``. Pictures have the shape and the field of view of
+    ``seen``; ``size`` is their smaller side.
+    """
+    middle = seen.positions.mean(dim=0)
+    forward = torch.nn.functional.normalize(seen.forward_axes.mean(dim=0), dim=0)
+    target = middle + (torch.tensor(center) - middle).dot(forward) * forward
+    up = seen.poses[:, :3, 1].mean(dim=0)
+    axes = look_at(middle, target, up)[:3, :3]
+    reach = ((seen.positions - middle) @ axes).abs().quantile(0.9, dim=0)
+    angle = 2 * math.pi * torch.arange(frames) / frames
+    local = reach * torch.stack([angle.cos(), angle.sin(), (2 * angle).sin()], dim=1)
+    poses = torch.stack([look_at(position, target, up) for position in middle + local @ axes.T])
+    scale = size / min(seen.width, seen.height)
+    width, height = (2 * round(0.5 * scale * pixels) for pixels in (seen.width, seen.height))
+    focal = (seen.focal.median(dim=0).values * scale).expand(frames, 2).contiguous()
+    principal = torch.tensor([0.5 * width, 0.5 * height]).expand(frames, 2).contiguous()
+    return Cameras(poses, focal, principal, width, height, torch.zeros(frames, 4))
+
+
 def turntable(
     low: tuple[float, float, float], high: tuple[float, float, float], frames: int, size: int, height: float = 0.35
 ) -> Cameras:

@@ -189,6 +189,9 @@ def test_video(trained, toy, tmp_path):
     frames = iio.imread(made["video"], plugin="FFMPEG")
     assert frames.shape == (3, 32, 32, 3)
     assert frames.std() > 5
+    made = succeed("render", path, "--path", "spiral", "--frames", "2", "--size", "32", *LOOK)
+    assert Path(made["video"]) == path / "exports" / "spiral.mp4"
+    assert iio.imread(made["video"], plugin="FFMPEG").std() > 5
 
 
 def test_the_mesh_beside_the_field(trained, exported, toy, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recon3d.geometry.cameras import Cameras
-from recon3d.geometry.paths import orbit
+from recon3d.geometry.paths import orbit, spiral
 
 from .ball import cameras_around
 
@@ -54,3 +54,33 @@ def test_cameras_straight_above_still_give_a_path():
     assert torch.isfinite(path.poses).all()
     uv, _ = path.project(torch.zeros(1, 3))
     torch.testing.assert_close(uv, torch.full_like(uv, 8.0), atol=1e-3, rtol=0)
+
+
+def forward_facing():
+    """Cameras that stand beside one another in a plane, x to the right and y up, and look along -z."""
+    poses = torch.eye(4).repeat(25, 1, 1)
+    grid = torch.linspace(-1, 1, 5)
+    poses[:, :2, 3] = torch.cartesian_prod(3 * grid, grid)
+    poses[:, 2, 3] = 0.2 * torch.cos(torch.arange(25.0))
+    size = torch.full((25, 2), 50.0)
+    return Cameras(poses, size, size / 2, 60, 40, torch.zeros(25, 4))
+
+
+def test_a_spiral_stays_among_cameras_that_look_one_way():
+    seen = forward_facing()
+    path = spiral(seen, (0.0, 0.0, -10.0), frames=24, size=20)
+    assert (path.width, path.height) == (30, 20)
+    assert path.focal[0].tolist() == pytest.approx([25, 25])
+    rotation = path.poses[:, :3, :3]
+    torch.testing.assert_close(rotation.mT @ rotation, torch.eye(3).expand(24, 3, 3), atol=1e-5, rtol=0)
+    # All look at one point in front of the middle, upright.
+    uv, depth = path.project(torch.tensor([[0.0, 0.0, -10.0]]))
+    middle = torch.tensor([path.width / 2, path.height / 2]).expand(24, 1, 2)
+    torch.testing.assert_close(uv, middle, atol=0.05, rtol=0)
+    assert (depth > 9).all() and (path.poses[:, 1, 1] > 0.9).all()
+    # As wide as they stand, and back where it began.
+    low, high = seen.positions.amin(0), seen.positions.amax(0)
+    assert ((path.positions >= low - 1e-4) & (path.positions <= high + 1e-4)).all()
+    assert float(path.positions[:, 0].max()) > 2 and float(path.positions[:, 1].max()) > 0.7
+    steps = (path.positions.roll(-1, 0) - path.positions).norm(dim=-1)
+    assert float(steps.max()) < 3 * float(steps.median())
