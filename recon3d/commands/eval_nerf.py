@@ -35,7 +35,7 @@ def main(args: list[str]) -> dict[str, Any]:
     import torch
     from tqdm import tqdm
 
-    from recon3d.data.nerf_synthetic import load_scene
+    from recon3d.data.scene_files import load_scene
     from recon3d.metrics.image import psnr, silhouette_iou, ssim
     from recon3d.tasks.photographs import depth_picture, gray, normal_picture, reference_image, to_uint8
 

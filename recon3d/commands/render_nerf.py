@@ -100,7 +100,7 @@ def _background(options: Render, run: OpenedRun[PhotographsConfig]) -> str:
 def _views(options: Render, run: OpenedRun[PhotographsConfig]) -> tuple[Cameras, Panel | None]:
     """The cameras, and the photographs that were taken there."""
     if options.path == "test":
-        from recon3d.data.nerf_synthetic import load_scene
+        from recon3d.data.scene_files import load_scene
         from recon3d.tasks.photographs import reference_image, to_uint8
 
         config = run.config

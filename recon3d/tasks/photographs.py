@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from recon3d import distributed
 from recon3d.config import PhotographsConfig
-from recon3d.data.nerf_synthetic import load_scene
 from recon3d.data.scene import Scene
+from recon3d.data.scene_files import load_scene
 from recon3d.errors import UserError
 from recon3d.fields.base import in_kernels
 from recon3d.geometry.boxes import Normalizer, cube_of_cameras

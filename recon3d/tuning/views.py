@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recon3d.config import NerfConfig, RunConfig
-from recon3d.data.nerf_synthetic import load_scene
+from recon3d.data.scene_files import load_scene
 from recon3d.geometry.boxes import Normalizer
 from recon3d.geometry.cameras import Cameras
 from recon3d.tasks.nerf import NerfTask

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recon3d.data.nerf_synthetic import load_scene
+from recon3d.data.scene_files import load_scene
 from recon3d.errors import UserError
 from recon3d.geometry.boxes import cube_of_depths
 

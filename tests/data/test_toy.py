@@ -8,7 +8,7 @@ import pytest
 import torch
 import trimesh
 
-from recon3d.data.nerf_synthetic import load_scene
+from recon3d.data.scene_files import load_scene
 from recon3d.data.toy import make_toy
 from recon3d.data.toy.machine import build_machine
 from recon3d.data.toy.render import pixel_directions

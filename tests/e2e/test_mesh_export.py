@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recon3d.data.nerf_synthetic import load_scene
+from recon3d.data.scene_files import load_scene
 from recon3d.export.meshfiles import read_mesh
 from recon3d.export.meshview import MeshView
 

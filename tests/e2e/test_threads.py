@@ -14,9 +14,9 @@ TRAIN = """
 import contextlib, json, os, sys
 from pathlib import Path
 from recon3d.cli import main
-from recon3d.data import nerf_synthetic
+from recon3d.data import scene_files
 
-reading, most, read = [], [], nerf_synthetic.read_image
+reading, most, read = [], [], scene_files.read_image
 
 def watched(path):
     reading.append(path)
@@ -26,7 +26,7 @@ def watched(path):
     finally:
         reading.remove(path)
 
-nerf_synthetic.read_image = watched
+scene_files.read_image = watched
 
 def worked():
     found = {}

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from recon3d.data.images import box_downscale, read_image
-from recon3d.data.nerf_synthetic import load_scene
+from recon3d.data.scene_files import load_scene
 from recon3d.errors import UserError
 from recon3d.geometry.boxes import Normalizer, cube_of_depths
 

@@ -1,4 +1,4 @@
-"""Reader of posed photographs in NeRF-synthetic and instant-ngp JSON.
+"""Reader of posed photographs: NeRF-synthetic and instant-ngp JSON, and LLFF.
 
 A scene is a folder with ``transforms_train.json``, ``transforms_val.json``, ``transforms_test.json``, or with one
 ``transforms.json`` that a rule splits. A file looks like::
