@@ -8,16 +8,17 @@ kernels are compiled with ``nogil``; torch operations inside a worker run on tha
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
 
 R = TypeVar("R")
 
-_pools: dict[int, ThreadPoolExecutor] = {}
+_jobs: list[SimpleQueue[Callable[[], None]]] = []
 
 
 class _Chosen(threading.local):
@@ -61,13 +62,22 @@ def _one_torch_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _workers(count: int) -> ThreadPoolExecutor:
-    if count not in _pools:
-        pool = ThreadPoolExecutor(count - 1, "recon3d", _one_torch_thread)
-        for started in [pool.submit(torch.get_num_threads) for _ in range(count - 1)]:
-            started.result()
-        _pools[count] = pool
-    return _pools[count]
+def _serve(jobs: SimpleQueue[Callable[[], None]], ready: threading.Event) -> None:
+    _one_torch_thread()
+    ready.set()
+    while True:
+        jobs.get()()
+
+
+def _workers(count: int) -> list[SimpleQueue[Callable[[], None]]]:
+    """What so many threads take their jobs from; they sleep while there are none, and end with the process."""
+    while len(_jobs) < count:
+        jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        ready = threading.Event()
+        threading.Thread(target=_serve, args=(jobs, ready), name="recon3d", daemon=True).start()
+        ready.wait()  # what it says to torch must not come after what this thread says
+        _jobs.append(jobs)
+    return _jobs[:count]
 
 
 def spans(n: int, parts: int, block: int = 1) -> list[tuple[int, int]]:
@@ -89,19 +99,30 @@ def run_parallel(function: Callable[..., R], tasks: Sequence[tuple]) -> list[R]:
         return [function(*task) for task in tasks]
     results: list[R | None] = [None] * len(tasks)
     waiting = iter(range(len(tasks)))  # shared: taking the next one is one step of the interpreter
+    failures: list[BaseException] = []
 
     def work() -> None:
-        for index in waiting:
-            results[index] = function(*tasks[index])
+        try:
+            for index in waiting:
+                results[index] = function(*tasks[index])
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            for _ in waiting:  # nothing is left, for whoever comes late or after a failure
+                pass
 
-    pool = _workers(threads)
-    helpers = [pool.submit(work) for _ in range(min(threads, len(tasks)) - 1)]
-    try:
-        with _threads(1, 1):
+    def help_out(at_work: threading.Lock) -> None:
+        with at_work:
             work()
-    finally:
-        failures = [None if helper.cancel() else helper.exception() for helper in helpers]
-    for failure in failures:
-        if failure is not None:
-            raise failure
+
+    locks = [threading.Lock() for _ in range(min(threads, len(tasks)) - 1)]
+    for jobs, lock in zip(_workers(len(locks)), locks, strict=True):
+        jobs.put(functools.partial(help_out, lock))
+    with _threads(1, 1):
+        work()
+    for lock in locks:
+        with lock:  # a worker that has not begun by now finds nothing to do
+            pass
+    if failures:
+        raise failures[0]
     return results  # type: ignore[return-value]

@@ -76,3 +76,16 @@ def test_what_fails_leaves_the_numbers_of_threads():
             run_parallel(task, [(0,), (1,), (2,)])
         assert numbers_of_threads() == (3, 1)
     assert numbers_of_threads() == (3, 3)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_nothing_is_begun_after_a_failure():
+    begun = []
+
+    def task(index):
+        begun.append(index)
+        raise ValueError(f"task {index}")
+
+    with pytest.raises(ValueError, match="task"):
+        run_parallel(task, [(index,) for index in range(1000)])
+    assert 1 <= len(begun) <= 3
