@@ -6,6 +6,7 @@ that estimate camera poses ignore it. Only raster formats are opened, through Pi
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -17,6 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from recon3d.errors import UserError
 
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_PHOTOGRAPHS = re.compile(r"images(?:_(\d+))?")
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "PPM")
 # What Pillow raises on damaged files, by format: it has no exception of its own for them.
 DECODE_ERRORS = (
@@ -38,6 +41,18 @@ class ImageHeader(NamedTuple):
     width: int
     height: int
     alpha: bool
+
+
+def photographs_folder(folder: Path) -> Path | None:
+    """Of ``images``, and ``images_2``, ``images_4``, ..., which hold the same made smaller, the one with the largest;
+    None where none holds any image."""
+    found = [(int(match[1] or 1), path) for path in folder.iterdir() if (match := _PHOTOGRAPHS.fullmatch(path.name))]
+    return next((path for _, path in sorted(found) if path.is_dir() and any(map(is_photograph, path.rglob("*")))), None)
+
+
+def is_photograph(path: Path) -> bool:
+    """By its name alone."""
+    return path.suffix.lower() in EXTENSIONS
 
 
 def read_header(path: Path) -> ImageHeader:

@@ -8,17 +8,15 @@ focal length of the photographs in ``images`` in pixels.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recon3d.data.images import is_photograph, photographs_folder
 from recon3d.errors import UserError
 
 FILE = "poses_bounds.npy"
-_FOLDER = re.compile(r"images(?:_(\d+))?")
-_EXTENSIONS = (".png", ".jpg", ".jpeg")
 
 
 def read_llff(path: Path) -> dict[str, Any]:
@@ -51,12 +49,10 @@ def _rows(path: Path) -> np.ndarray:
 
 def _photographs(folder: Path) -> list[str]:
     """The photographs of the folder with the largest ones, by name, relative to ``folder``."""
-    found = [(int(match[1] or 1), match[0]) for p in folder.iterdir() if (match := _FOLDER.fullmatch(p.name))]
-    for _, name in sorted(found):
-        images = [p for p in (folder / name).glob("*") if p.suffix.lower() in _EXTENSIONS]
-        if images:
-            return sorted(image.relative_to(folder).as_posix() for image in images)
-    raise UserError(f"{folder}: no photographs; LLFF has them in images or images_8 beside {FILE}")
+    largest = photographs_folder(folder)
+    if largest is None:
+        raise UserError(f"{folder}: no photographs; LLFF has them in images or images_8 beside {FILE}")
+    return sorted(path.relative_to(folder).as_posix() for path in largest.iterdir() if is_photograph(path))
 
 
 def _frame(row: np.ndarray, image: str) -> dict[str, Any]:

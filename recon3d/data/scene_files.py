@@ -1,4 +1,4 @@
-"""Reader of posed photographs: NeRF-synthetic and instant-ngp JSON, and LLFF.
+"""Reader of posed photographs: NeRF-synthetic and instant-ngp JSON, LLFF, and COLMAP.
 
 A scene is a folder with ``transforms_train.json``, ``transforms_val.json``, ``transforms_test.json``, or with one
 ``transforms.json`` that a rule splits. A file looks like::
@@ -9,8 +9,8 @@ Poses are camera-to-world matrices, OpenGL axes. Intrinsics may stand in a frame
 come first): ``fl_x``, ``fl_y``, ``cx``, ``cy`` in pixels of an image of ``w`` x ``h``, or ``camera_angle_x``,
 ``camera_angle_y`` in radians; ``k1``, ``k2``, ``p1``, ``p2`` are OpenCV's distortion. A missing centre is the image's
 centre; a missing second focal length equals the first. ``near`` and ``far`` are how near and how far a camera sees
-things, along its axis; ``aabb_scale`` is the side of instant-ngp's box. LLFF's ``poses_bounds.npy`` stands for such a
-file: see :mod:`recon3d.data.llff`.
+things, along its axis; ``aabb_scale`` is the side of instant-ngp's box. LLFF's ``poses_bounds.npy`` and COLMAP's models
+stand for such a file: see :mod:`recon3d.data.llff` and :mod:`recon3d.data.colmap`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from recon3d.data import llff
-from recon3d.data.images import ImageHeader, box_downscale, read_header, read_image
+from recon3d.data import colmap, llff
+from recon3d.data.images import EXTENSIONS, ImageHeader, box_downscale, read_header, read_image
 from recon3d.data.scene import Scene
 from recon3d.errors import UserError
 from recon3d.geometry.boxes import Normalizer, cube_of_depths
@@ -40,7 +40,7 @@ from recon3d.geometry.cameras import Cameras, focal_from_angle
 Split = Literal["train", "val", "test"]
 
 _SPLITS = ("train", "val", "test")
-_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".PNG", ".JPG", ".JPEG")
+_SUFFIXES = (*EXTENSIONS, ".PNG", ".JPG", ".JPEG")
 _MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
 _OTHER_DISTORTION = ("k3", "k4", "k5", "k6", "ftheta_p0", "ftheta_p1", "ftheta_p2", "ftheta_p3", "ftheta_p4")
 _OTHER_LENSES = ("is_fisheye", "fisheye", "latlong", "equirectangular", "orthographic")
@@ -86,9 +86,10 @@ def load_scene(
     """Read one split of a scene: its cameras, and its images as uint8.
 
     Args:
-        folder: the scene's folder, or one of its JSON files, or LLFF's ``poses_bounds.npy``.
-        split: with one ``transforms.json`` or ``poses_bounds.npy``, "test" is every ``test_every``-th frame in the
-            order of file names from the first on, "val" is the same, and "train" is the others.
+        folder: the scene's folder, or one of its JSON files, LLFF's ``poses_bounds.npy``, or a COLMAP model's
+            ``images.bin`` or ``images.txt``.
+        split: where one file tells of all frames, "test" is every ``test_every``-th of them in the order of file names
+            from the first on, "val" is the same, and "train" is the others.
         downscale: images are made this many times smaller by area averaging (sizes rounded down), intrinsics too.
         test_every: see ``split``; unused where each split has its own file.
         progress: show a progress bar on standard error.
@@ -97,16 +98,17 @@ def load_scene(
         The scene, in the file's order (by file name where one file is split). Images have four channels where any
         image of the split has transparency, else three.
 
-    In a ``transforms.json`` up to half of the frames may lack their image (captures often do): they are left out with
-    one logged warning. In ``transforms_{split}.json`` a missing image is an error.
+    Where one file tells of all, up to half of the frames may lack their image (captures often do): they are left out
+    with one logged warning. In ``transforms_{split}.json`` a missing image is an error.
 
     Raises:
         UserError: whatever is wrong with the files, in one line that names file, frame and key.
     """
     if downscale < 1:
         raise UserError(f"downscale is {downscale}; it must be 1 or more")
-    path, split_by_rule = _find_json(Path(folder), split)
-    frames = _read_frames(path, may_miss=split_by_rule)
+    path, split_by_rule = _find_file(Path(folder), split)
+    root = colmap.scene_folder(path) if path.name in colmap.FILES else path.parent
+    frames = _read_frames(path, root, may_miss=split_by_rule)
     if split_by_rule:
         frames = _apply_split_rule(frames, split, test_every, path)
     headers = [_header(frame) for frame in frames]
@@ -119,18 +121,18 @@ def load_scene(
     cameras = _cameras(frames, width, height).downscaled(downscale)
     channels = 4 if any(header.alpha for header in headers) else 3
     images = _read_images(frames, width, height, channels, downscale, progress)
-    return Scene(cameras, images, tuple(frame.name for frame in frames), path.parent, _box(frames, cameras))
+    return Scene(cameras, images, tuple(frame.name for frame in frames), root, _box(frames, cameras))
 
 
-# -------------------------------------------------------------------------------------------------------- the JSON file
+# ---------------------------------------------------------------------------------------------- the file that tells all
 
 
-def _find_json(path: Path, split: Split) -> tuple[Path, bool]:
-    """The JSON file to read, and whether a rule splits its frames."""
+def _find_file(path: Path, split: Split) -> tuple[Path, bool]:
+    """The file to read, and whether a rule splits its frames."""
     if not path.exists():
         raise UserError(f"{path}: no such folder; give the folder that holds transforms_train.json or transforms.json")
     if path.is_file():
-        if path.suffix.lower() != ".json" and path.name != llff.FILE:
+        if path.suffix.lower() != ".json" and path.name not in (llff.FILE, *colmap.FILES):
             raise UserError(f"{path}: not a JSON file; give the scene's folder or its transforms.json")
         if path.name not in [f"transforms_{name}.json" for name in _SPLITS]:
             return path, True
@@ -146,9 +148,12 @@ def _find_json(path: Path, split: Split) -> tuple[Path, bool]:
     for name in ("transforms.json", llff.FILE):
         if (path / name).is_file():
             return path / name, True
+    model = colmap.find_model(path)
+    if model is not None:
+        return model, True
     raise UserError(
-        f"{path}: holds neither transforms_{split}.json nor transforms.json nor poses_bounds.npy; is it a folder of"
-        " posed photographs?"
+        f"{path}: holds neither transforms_{split}.json nor transforms.json nor poses_bounds.npy nor sparse/0; is it a"
+        " folder of posed photographs?"
     )
 
 
@@ -164,15 +169,22 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_frames(path: Path, may_miss: bool) -> list[_Frame]:
-    """All frames of a JSON file whose image exists. ``may_miss`` allows that up to half of the images do not."""
-    content = llff.read_llff(path) if path.name == llff.FILE else _read_json(path)
+def _read_content(path: Path) -> dict[str, Any]:
+    if path.name in colmap.FILES:
+        return colmap.read_colmap(path)
+    return llff.read_llff(path) if path.name == llff.FILE else _read_json(path)
+
+
+def _read_frames(path: Path, folder: Path, may_miss: bool) -> list[_Frame]:
+    """All frames of a file whose image exists under ``folder``. ``may_miss`` allows that up to half of the images do
+    not."""
+    content = _read_content(path)
     entries = content.get("frames")
     if not isinstance(entries, list):
         raise UserError(f"{path}: has no list under the key frames; is it a transforms file?")
     if not entries:
         raise UserError(f"{path}: frames is empty; it must list at least one image")
-    root = _resolve(path.parent, str(path))
+    root = _resolve(folder, str(path))
     frames, missing = [], []
     for index, entry in enumerate(entries):
         where = f"{path}: frame {index}"
@@ -220,7 +232,7 @@ def _find_image(root: Path, entry: dict[str, Any], where: str) -> Path | None:
     if Path(relative).parts[:1] == (os.pardir,):
         raise UserError(outside)
     stem = root / relative
-    for candidate in [stem, *(stem.with_name(stem.name + extension) for extension in _EXTENSIONS)]:
+    for candidate in [stem, *(stem.with_name(stem.name + extension) for extension in _SUFFIXES)]:
         resolved = _resolve(candidate, where)
         if not resolved.is_relative_to(root):
             raise UserError(outside)
