@@ -1,4 +1,5 @@
-"""recon3d data toy|phantom: make the embedded scene, or a scan of an object that is known."""
+"""recon3d data toy|phantom|poses: make the embedded scene, or a scan of an object that is known, or find the poses of
+photographs."""
 
 from __future__ import annotations
 
@@ -62,6 +63,23 @@ class Phantom:
         require(self.out.suffix == ".npz", f"{self.out}: a scan is written as .npz")
 
 
+@dataclass(frozen=True)
+class Poses:
+    """Find the poses of photographs, as a COLMAP model beside them: what recon3d train nerf wants to know."""
+
+    folder: tyro.conf.Positional[Path]
+    """Its folder images holds photographs that one camera took with one focal length; the model goes to sparse/0."""
+    lens: Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"] = "OPENCV"
+    """COLMAP's name of the camera model: PINHOLE for images without distortion."""
+    neighbours: int | None = None
+    """Compare each photograph with so many that follow by name, and a few further away: for the frames of a video.
+    By default all are compared with all."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.neighbours is None or self.neighbours >= 1, f"{self.neighbours} neighbours; give 1 at least")
+
+
 def _toy(options: Toy) -> dict[str, Any]:
     from recon3d.data.toy import make_toy
 
@@ -112,15 +130,38 @@ def _phantom(options: Phantom) -> dict[str, Any]:
     }
 
 
-KINDS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {"toy": (Toy, _toy), "phantom": (Phantom, _phantom)}
+def _poses(options: Poses) -> dict[str, Any]:
+    from recon3d.data.poses import find_poses
+
+    begin = time.perf_counter()
+    found = find_poses(options.folder, options.lens, options.neighbours, options.seed, progress=True)
+    print(
+        f"{found.model}: {found.placed} of {found.photographs} photographs placed, {found.points} points, "
+        f"{found.error:.2f} pixels from where they should be seen; now: recon3d train nerf --data {options.folder}"
+    )
+    return {
+        "model": str(found.model),
+        "placed": found.placed,
+        "photographs": found.photographs,
+        "points": found.points,
+        "error_pixels": found.error,
+        "seconds": round(time.perf_counter() - begin, 2),
+    }
+
+
+KINDS: dict[str, tuple[type, Callable[[Any], dict[str, Any]]]] = {
+    "toy": (Toy, _toy),
+    "phantom": (Phantom, _phantom),
+    "poses": (Poses, _poses),
+}
 
 
 def main(args: list[str]) -> dict[str, Any]:
     if not args or args[0] not in KINDS:
         if args and args[0] in ("-h", "--help"):
-            print(f"usage: recon3d data {'|'.join(KINDS)} --out PATH [options]\n")
+            print("usage: recon3d data toy|phantom --out PATH [options]\n       recon3d data poses FOLDER [options]\n")
             print("\n".join(f"recon3d data {kind} --help shows the options of {kind}." for kind in KINDS))
             raise SystemExit(0)
-        raise UserError(f"data: say what: recon3d data {'|'.join(KINDS)} --out PATH")
+        raise UserError("data: say what: recon3d data toy|phantom --out PATH, or recon3d data poses FOLDER")
     options, run = KINDS[args[0]]
     return run(tyro.cli(options, args=args[1:], prog=f"recon3d data {args[0]}"))

@@ -23,7 +23,7 @@ from recon3d.errors import UserError
 FILES = ("images.bin", "images.txt")
 _MODELS = ("sparse/*", "sparse", "colmap/sparse/*")
 _PINHOLE = ("fl_x", "fl_y", "cx", "cy")
-_LENSES = {
+LENSES = {
     "SIMPLE_PINHOLE": ("f", "cx", "cy"),
     "PINHOLE": _PINHOLE,
     "SIMPLE_RADIAL": ("f", "cx", "cy", "k1"),
@@ -173,7 +173,7 @@ def _binary_cameras(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     for _ in range(file.count(24)):
         number, model, width, height = file.take("iiQQ")
         name = _NUMBERED[model] if 0 <= model < len(_NUMBERED) else f"number {model}"
-        yield number, _camera(name, width, height, file.take(f"{len(_LENSES.get(name, ()))}d"))
+        yield number, _camera(name, width, height, file.take(f"{len(LENSES.get(name, ()))}d"))
 
 
 def _binary_views(content: bytes) -> Iterator[_View]:
@@ -226,9 +226,9 @@ def _text_points(content: str) -> Iterator[tuple[float, ...]]:
 
 def _camera(model: str, width: int, height: int, values: Sequence[float]) -> dict[str, Any]:
     """A camera's part of a frame."""
-    if model not in _LENSES:
+    if model not in LENSES:
         raise UserError(f"camera model {model} is not supported; undistort the images (colmap image_undistorter)")
-    found = dict(zip(_LENSES[model], values, strict=True))
+    found = dict(zip(LENSES[model], values, strict=True))
     if "f" in found:
         found["fl_x"] = found["fl_y"] = found.pop("f")
     return {"w": width, "h": height, **found}

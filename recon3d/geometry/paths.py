@@ -5,31 +5,42 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from recon3d.geometry.cameras import Cameras, focal_from_angle, look_at
 
 
 def orbit(seen: Cameras, center: tuple[float, float, float], frames: int, size: int) -> Cameras:
-    """``frames`` square cameras once around the vertical (z) axis through ``center``.
+    """``frames`` square cameras once around the vertical axis through ``center``: z, unless the cameras ``seen`` agree
+    on another one, more than 45 degrees from it.
 
     Distance and height above ``center`` are the medians over the cameras ``seen``; the field of view is theirs, over
     ``size`` pixels.
     """
-    target = torch.tensor(center)
+    target, up = torch.tensor(center), _vertical(seen)
+    side = torch.eye(3)[int(up.abs().argmin())]
+    across = torch.nn.functional.normalize(side - side.dot(up) * up, dim=0)
+    beside = torch.linalg.cross(up, across)
     offset = seen.positions - target
-    height = float(offset[:, 2].median())
+    height = float((offset @ up).median())
     distance = float(offset.norm(dim=-1).median())
     radius = math.sqrt(max(distance**2 - height**2, (0.1 * distance) ** 2))
-    up = torch.tensor([0.0, 0.0, 1.0])
     poses = []
     for frame in range(frames):
         angle = 2 * math.pi * frame / frames
-        position = target + torch.tensor([radius * math.cos(angle), radius * math.sin(angle), height])
+        position = target + radius * (math.cos(angle) * across + math.sin(angle) * beside) + height * up
         poses.append(look_at(position, target, up))
     scale = size / min(seen.width, seen.height)
     focal = (seen.focal.median(dim=0).values * scale).expand(frames, 2).contiguous()
     middle = torch.full((frames, 2), 0.5 * size)
     return Cameras(torch.stack(poses), focal, middle, size, size, torch.zeros(frames, 4))
+
+
+def _vertical(seen: Cameras) -> Float[Tensor, "3"]:
+    z, up = torch.tensor([0.0, 0.0, 1.0]), seen.poses[:, :3, 1].mean(dim=0)
+    agreement = float(up.norm())
+    return z if agreement < 0.3 or float(up[2]) > agreement * math.cos(math.radians(45)) else up / agreement
 
 
 def spiral(seen: Cameras, center: tuple[float, float, float], frames: int, size: int) -> Cameras:

@@ -1,5 +1,7 @@
 """Camera paths: rigid poses that go round what was photographed."""
 
+import math
+
 import pytest
 import torch
 
@@ -42,6 +44,21 @@ def test_goes_round_once_at_the_distance_of_the_cameras(path):
 def test_field_of_view_is_kept(path):
     assert (path.width, path.height) == (32, 32)
     torch.testing.assert_close(path.focal, cameras_around(1, size=64).focal.expand(24, 2) / 2)
+
+
+def test_goes_round_the_axis_that_cameras_agree_on():
+    """What COLMAP has found lies any way round."""
+    cos, sin = math.cos(2.0), math.sin(2.0)
+    turn = torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+    seen = cameras_around(30, size=64)
+    poses = seen.poses.clone()
+    poses[:, :3] = turn @ poses[:, :3]
+    turned = Cameras(poses, seen.focal, seen.center, 64, 64, seen.distortion)
+    path, plain = (orbit(cameras, (0.0, 0.0, 0.0), frames=24, size=32) for cameras in (turned, seen))
+    heights = path.positions @ turn[:, 2]
+    torch.testing.assert_close(heights, plain.positions[:, 2], atol=0.05, rtol=0)
+    torch.testing.assert_close(path.positions.norm(dim=1), plain.positions.norm(dim=1), atol=1e-4, rtol=0)
+    assert (path.poses[:, :3, 1] @ turn[:, 2] > 0).all()
 
 
 def test_cameras_straight_above_still_give_a_path():
