@@ -43,7 +43,8 @@ def main(args: list[str]) -> dict[str, Any]:
         "kernels": _kernels(bool(gpus)),
         "tinycudann": "importable" if importlib.util.find_spec("tinycudann") else "not installed (not needed)",
         "processes": _processes(len(gpus)),
-        "ray": _ray(),
+        "ray": _library("ray", "recon3d[sweep]", "recon3d sweep --ray"),
+        "pycolmap": _library("pycolmap", "recon3d[poses]", "recon3d data poses"),
         "open3d": _open3d(),
         "memory_free": "not told" if memory is None else f"{memory / 2**30:.1f} GiB",
         "disk_free": f"{free / 2**30:.1f} GiB in {Path.cwd()}",
@@ -74,10 +75,10 @@ def _processes(gpus: int) -> str:
     return "Gloo, on the CPU: torchrun --nproc-per-node=N -m recon3d train ..."
 
 
-def _ray() -> str:
-    if importlib.util.find_spec("ray") is None:
-        return "not installed: pip install 'recon3d[sweep]' (needed for recon3d sweep --ray)"
-    return importlib.metadata.version("ray")
+def _library(name: str, extra: str, purpose: str) -> str:
+    if importlib.util.find_spec(name) is None:
+        return f"not installed: pip install '{extra}' (needed for {purpose})"
+    return importlib.metadata.version(name)
 
 
 def _open3d() -> str:
