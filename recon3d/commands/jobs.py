@@ -128,19 +128,22 @@ def trained(job: Job) -> bool:
     begun = RunFolder(job.folder)
     resume = begun.config_file.is_file() and not config.overwrite
     if resume:
-        if _what_matters(begun.read_config()) != _what_matters(config):
+        if _what_matters(begun.read_config(), config) != _what_matters(config, config):
             raise UserError(f"{begun.path}: a run with other settings is there: give --name, or --overwrite")
         resume = any(begun.checkpoints.glob(checkpoints.PATTERN))
         if resume and _finished(begun, config):
             return True
     device, precision = prepare(config)
     task = new_task(config, device, precision)
+    config = task.config
     run = begun if resume else RunFolder.create(replace(config, overwrite=True), job.preset)
     return not fit(task, config, run, device, precision, resume=resume)["stopped"]
 
 
-def _what_matters(config: RunConfig) -> RunConfig:
-    """A configuration without what does not change the outcome."""
+def _what_matters(config: Any, wanted: Any) -> RunConfig:
+    """A configuration without what does not change the outcome, and without what ``wanted`` leaves to the data."""
+    if wanted.field.hash_grid.finest is None:
+        config = replace(config, field=replace(config.field, hash_grid=replace(config.field.hash_grid, finest=None)))
     return replace(config, out=Path(), overwrite=False, device="auto", threads=None)
 
 

@@ -38,6 +38,7 @@ def main(args: list[str]) -> dict[str, Any]:
         config = tuning.apply(config)
         print(f"tuned {sentence(tuning)}", file=sys.stderr)
     task = new_task(config, device, precision)
+    config = task.config  # with what the data tell
     run = RunFolder.create(config, preset)
     print(f"training into {run.path} on {device} ({str(precision).removeprefix('torch.')})", file=sys.stderr)
     return fit(task, config, run, device, precision, resume=False)

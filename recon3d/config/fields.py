@@ -66,8 +66,9 @@ class HashGridConfig:
     """Rows of a level's table, at most 2 to this power."""
     coarsest: int = 16
     """Cells per side of the coarsest level."""
-    finest: int = 2048
-    """Cells per side of the finest level."""
+    finest: int | None = 2048
+    """Cells per side of the finest level. None (in YAML null), for photographs alone: as many as they have pixels
+    across the middle of the box."""
     decay: float = 1.0
     """Factor on the features from each level to the next: below 1, fine levels learn more slowly than coarse ones, and
     the field is the smoother where data are few."""
@@ -77,7 +78,7 @@ class HashGridConfig:
         require(self.levels >= 1, f"hash_grid.levels is {self.levels}: give 1 or more")
         require(4 <= self.log2_size <= 28, f"hash_grid.log2_size is {self.log2_size}: give 4 to 28")
         require(
-            2 <= self.coarsest <= self.finest,
+            self.coarsest >= 2 and (self.finest is None or self.coarsest <= self.finest),
             f"hash_grid.coarsest ({self.coarsest}) and hash_grid.finest ({self.finest}): "
             "the coarsest must be at least 2 and not exceed the finest",
         )

@@ -22,7 +22,7 @@ from recon3d.config.fields import (
     IdentityConfig,
     SphericalHarmonicsConfig,
 )
-from recon3d.errors import require
+from recon3d.errors import UserError, require
 from recon3d.fields.base import Encoder
 from recon3d.fields.precision import products_as_they_are
 from recon3d.kernels import (
@@ -62,6 +62,8 @@ class HashGrid(Encoder):
         require(
             1 <= dim <= 4, f"field.encoder hash_grid takes 1 to 4 dimensions, not {dim}: choose another field.encoder"
         )
+        if config.finest is None:
+            raise UserError("field.hash_grid.finest is None, which only photographs can fill in: give a number")
         self.layout = HashLayout.build(
             dim, config.levels, config.features, config.log2_size, config.coarsest, config.finest
         )

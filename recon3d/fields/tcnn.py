@@ -118,6 +118,7 @@ def small_network(config: FieldConfig, in_dim: int, out_dim: int, width: int, de
 
 def grid_settings(config: HashGridConfig) -> dict[str, Any]:
     """What tinycudann calls the grid of ``config``."""
+    assert config.finest is not None
     growth = (config.finest / config.coarsest) ** (1 / (config.levels - 1)) if config.levels > 1 else 1.0
     return {
         "otype": "HashGrid",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -32,6 +33,9 @@ BOX_GRID = 64
 NEARLY_ALL = 0.9
 """Share of the pixels from which on it is not worth remembering which of them are drawn."""
 GROWTHS = 3
+MOST_CELLS = 1024
+"""Cells a side of the finest level that is chosen by the photographs, at most: finer ones learn more slowly, and share
+the rows of a table of the size that a CPU likes with too many others."""
 RENDERED_AT_ONCE = {"cpu": 0.25, "cuda": 8.0}
 """Rays of an image that are rendered together, in units of the most of a training step. Steps are finer on a CPU; a GPU
 has the room, and each part waits for its host several times. What does not fit is halved until it does."""
@@ -100,7 +104,7 @@ class PhotographsTask(nn.Module):
         """A new task: reads the training images and finds the box that holds the scene."""
         scene = load_scene(config.data, "train", config.downscale, config.test_every)
         normalizer, allowed = find_space(scene, config, device)
-        return cls(config, device, precision, normalizer, allowed, scene)
+        return cls(_with_cells(config, scene.cameras, normalizer), device, precision, normalizer, allowed, scene)
 
     def use_training_data(self, scene: Scene) -> None:
         self.train_cameras, self.cameras_inside = scene.cameras.to(self.device), None
@@ -337,6 +341,23 @@ def _held_out_view(config: PhotographsConfig) -> Scene | None:
         except UserError:
             continue
     return None
+
+
+def _with_cells(config: PhotographsConfig, cameras: Cameras, box: Normalizer) -> PhotographsConfig:
+    """``config`` with the finest level of its hash grid, where that was left to the photographs."""
+    grid = config.field.hash_grid
+    if grid.finest is not None or "hash_grid" not in config.field.encoder:
+        return config
+    finest = max(grid.coarsest, min(pixels_across(cameras, box), MOST_CELLS))
+    return replace(config, field=replace(config.field, hash_grid=replace(grid, finest=finest)))
+
+
+def pixels_across(cameras: Cameras, box: Normalizer) -> int:
+    """As many pixels as a side of ``box`` covers at its middle in the median photograph, in whole sixteens; for cameras
+    inside, at a quarter of a side from them."""
+    distance = (cameras.positions - torch.tensor(box.center)).norm(dim=-1).clamp_min(0.5 * box.half_size)
+    pixels = 2 * box.half_size * cameras.focal.mean(dim=-1) / distance
+    return 16 * math.ceil(float(pixels.median()) / 16)
 
 
 def find_space(

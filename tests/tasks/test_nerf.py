@@ -23,6 +23,7 @@ from recon3d.tasks.photographs import (
     composite_pixels,
     depth_picture,
     find_space,
+    pixels_across,
     reference_image,
     to_uint8,
 )
@@ -73,6 +74,44 @@ def fit(task, steps, first=0):
 def trained(scene):
     task = make(scene)
     return task, fit(task, 150)
+
+
+# --- its finest cells ---
+
+
+def test_pixels_across_the_box():
+    """Sixteen cells more or less: what a side of the box measures at its middle, in pixels."""
+    cameras = cameras_around(12, size=200, center=(1.0, 2.0, 3.0))
+    focal = float(cameras.focal[0, 0])
+    for half in (0.5, 1.0, 3.0):
+        found = pixels_across(cameras, Normalizer((1.0, 2.0, 3.0), half))
+        assert found % 16 == 0 and 0 <= found - 2 * half * focal / DISTANCE < 16
+    inside = pixels_across(cameras, Normalizer((1.0, 2.0, 3.0), 100.0))
+    assert 0 <= inside - 4 * focal < 16
+
+
+def test_cells_are_pixels_where_that_is_left_to_the_photographs(tmp_path):
+    write_ball_folder(tmp_path, train=12, test=2, size=64)
+
+    def finest(value, encoder=("hash_grid",)):
+        field = RadianceFieldConfig(
+            encoder=encoder, hash_grid=HashGridConfig(levels=3, log2_size=8, coarsest=4, finest=value), width=16
+        )
+        config = dataclasses.replace(CONFIG, data=tmp_path, field=field).resolved()
+        task = new_task(config, CPU, torch.float32)
+        return task, task.config.field.hash_grid.finest
+
+    task, chosen = finest(None)
+    assert task.train_cameras is not None
+    assert chosen == pixels_across(task.train_cameras, task.normalizer) and 16 <= chosen < 100
+    assert task.field.encoder.layout.scales[-1] == pytest.approx(chosen - 1)
+    assert finest(500)[1] == 500
+    assert finest(None, ("frequency",))[1] is None
+    run = RunFolder(tmp_path / "run")
+    save(run.checkpoints, 0, {f"task.{name}": value for name, value in task.state_dict().items()}, {})
+    run.write_config(task.config)
+    again, _ = restore_task(run.read_config(), run, CPU, torch.float32)
+    assert again.field.encoder.layout == task.field.encoder.layout
 
 
 # --- its threads ---
