@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import tyro
 
+from recon3d.data.colmap import Lens
 from recon3d.errors import UserError, require
 
 
@@ -69,7 +70,7 @@ class Poses:
 
     folder: tyro.conf.Positional[Path]
     """Its folder images holds photographs that one camera took with one focal length; the model goes to sparse/0."""
-    lens: Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"] = "OPENCV"
+    lens: Lens = "OPENCV"
     """COLMAP's name of the camera model: PINHOLE for images without distortion."""
     neighbours: int | None = None
     """Compare each photograph with so many that follow by name, and a few further away: for the frames of a video.

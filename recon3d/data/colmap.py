@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,15 +23,15 @@ from recon3d.errors import UserError
 FILES = ("images.bin", "images.txt")
 _MODELS = ("sparse/*", "sparse", "colmap/sparse/*")
 _PINHOLE = ("fl_x", "fl_y", "cx", "cy")
-LENSES = {
+Lens = Literal["SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV"]
+LENSES: dict[str, tuple[str, ...]] = {
     "SIMPLE_PINHOLE": ("f", "cx", "cy"),
     "PINHOLE": _PINHOLE,
     "SIMPLE_RADIAL": ("f", "cx", "cy", "k1"),
     "RADIAL": ("f", "cx", "cy", "k1", "k2"),
     "OPENCV": (*_PINHOLE, "k1", "k2", "p1", "p2"),
 }
-_NUMBERED = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
-"""COLMAP's models of lenses that are read, by its numbers for them."""
+"""What is told of each lens that is read, in the order of COLMAP's numbers for them."""
 _OUTLIERS = 0.1
 """Per cent of a photograph's points that may be nearer than ``near``, and further than ``far``, as in LLFF."""
 
@@ -172,7 +172,7 @@ def _binary_cameras(content: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
     file = _Bytes(content)
     for _ in range(file.count(24)):
         number, model, width, height = file.take("iiQQ")
-        name = _NUMBERED[model] if 0 <= model < len(_NUMBERED) else f"number {model}"
+        name = dict(enumerate(LENSES)).get(model, f"number {model}")
         yield number, _camera(name, width, height, file.take(f"{len(LENSES.get(name, ()))}d"))
 
 

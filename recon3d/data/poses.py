@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from recon3d.data.images import is_photograph, photographs_folder
 from recon3d.data.optional import library
 from recon3d.errors import UserError
 
-_FURTHEST = 2**16
+_DOUBLINGS = 16
 _PAIRS_AT_ONCE = 50
 _MODEL = "sparse"
 
@@ -36,14 +35,14 @@ class Found:
 
 
 def find_poses(
-    folder: Path, lens: str = "OPENCV", neighbours: int | None = None, seed: int = 0, progress: bool = False
+    folder: Path, lens: colmap.Lens = "OPENCV", neighbours: int | None = None, seed: int = 0, progress: bool = False
 ) -> Found:
     """Poses of the photographs in ``folder/images``, which one camera took with one focal length, as a COLMAP model in
     ``folder/sparse/0`` whose z axis is the mean of where the photographs are up.
 
     Args:
         folder: its ``images``, or else the largest of ``images_2``, ``images_4``, ... are looked at.
-        lens: COLMAP's name of the camera model: one of :data:`recon3d.data.colmap.LENSES`.
+        lens: COLMAP's name of the camera model.
         neighbours: compare each photograph with so many that follow it by name, and with a few further away: for the
             frames of a video. Default: all with all.
         seed: of RANSAC.
@@ -105,7 +104,7 @@ def _find_features(
 def _pairs(names: Sequence[str], neighbours: int | None) -> Iterator[tuple[str, str]]:
     """What to compare: all with all, or each with as many ``neighbours`` that follow and those 2^k further on."""
     reach = len(names) if neighbours is None else neighbours
-    steps = sorted({*range(1, reach + 1), *(2**k for k in range(int(math.log2(_FURTHEST))))})
+    steps = sorted({*range(1, reach + 1), *(2**k for k in range(_DOUBLINGS))})
     for step in steps:
         yield from zip(names, names[step:])
 

@@ -41,7 +41,7 @@ Split = Literal["train", "val", "test"]
 
 _SPLITS = ("train", "val", "test")
 _SUFFIXES = (*EXTENSIONS, ".PNG", ".JPG", ".JPEG")
-_MODELS = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
+_LENSES = (*colmap.LENSES, "PERSPECTIVE")
 _OTHER_DISTORTION = ("k3", "k4", "k5", "k6", "ftheta_p0", "ftheta_p1", "ftheta_p2", "ftheta_p3", "ftheta_p4")
 _OTHER_LENSES = ("is_fisheye", "fisheye", "latlong", "equirectangular", "orthographic")
 _RIGID_TOLERANCE = 1e-3
@@ -371,7 +371,7 @@ def _distortion(frame: _Frame) -> list[float]:
     """OpenCV's (k1, k2, p1, p2). Raises UserError for lenses that these four numbers do not describe."""
     merged = {**frame.common, **frame.entry}
     model = merged.get("camera_model")
-    if model is not None and str(model).upper() not in _MODELS:
+    if model is not None and str(model).upper() not in _LENSES:
         raise UserError(
             f"{frame.where}: camera_model {_short(model)} is not supported; undistort the images to a pinhole camera"
         )

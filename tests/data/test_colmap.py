@@ -1,6 +1,7 @@
 """Reading COLMAP's models: what stands for what, in both kinds of files, bad input, and the poses of a real capture."""
 
 import struct
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,10 @@ def test_photographs_outside_or_missing(tmp_path):
     (tmp_path / "images.txt").write_text("")
     with pytest.raises(UserError, match="give the folder that holds sparse and images"):
         load_scene(tmp_path / "images.txt", "train")
+
+
+def test_every_lens_that_has_a_name_is_described():
+    assert typing.get_args(colmap.Lens) == tuple(colmap.LENSES)
 
 
 def test_the_same_capture_in_two_formats(tmp_path, shared_data):
