@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit, types
-from numba.extending import overload
+from numba import types
 
 from recon3d.kernels.vectors import INT, LONG, POINTER, SHORT, call, intrinsic, turned
 
@@ -33,11 +32,12 @@ CONFIGURATION[48:56] = 16
 
 @functools.cache
 def available() -> bool:
-    """Whether this CPU has matrix tiles for bfloat16, and the system lets this process use them."""
+    """Whether this CPU has matrix tiles for bfloat16, vectors that round to it, and the system lets this process use
+    them."""
     if not sys.platform.startswith("linux"):
         return False
     features = binding.get_host_cpu_features()
-    if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512f")):
+    if not all(features.get(name) for name in ("amx-tile", "amx-bf16", "avx512bf16", "avx512bw")):
         return False
     try:
         return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
@@ -140,40 +140,3 @@ def transpose(typingctx: Any, source: Any, source_stride: Any, target: Any, targ
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp, types.intp), generate
-
-
-@njit(nogil=True, cache=True, inline="always")
-def rounded(value):
-    """The bits of a float32 as the nearest bfloat16, ties to even. NaN stays NaN where its upper bits say so."""
-    bits = np.float32(value).view(np.uint32)
-    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
-
-
-def bits(value: Any) -> Any:
-    """In numba: a float32 rounded, or the bits of a bfloat16 as they are."""
-
-
-@overload(bits, inline="always")
-def _bits(value):
-    if isinstance(value, types.Float):
-        return lambda value: rounded(value)
-    return lambda value: value
-
-
-def put(array: Any, i: Any, j: Any, value: Any) -> None:
-    """In numba: set an element of an array of float32, or of the bits of bfloat16, to a float32."""
-
-
-@overload(put, inline="always")
-def _put(array, i, j, value):
-    if isinstance(array.dtype, types.Float):
-
-        def write(array, i, j, value):
-            array[i, j] = value
-
-        return write
-
-    def write_bits(array, i, j, value):
-        array[i, j] = rounded(value)
-
-    return write_bits

@@ -20,6 +20,22 @@ SHORT, INT, LONG, BIT = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.IntTy
 POINTER = ir.PointerType()
 
 
+class BFloats(ir.Type):
+    """A vector of bfloat16, a type that llvmlite does not know."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def _to_string(self) -> str:
+        return f"<{self.count} x bfloat>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloats) and other.count == self.count
+
+    def __hash__(self) -> int:
+        return hash((BFloats, self.count))
+
+
 def long(value: int) -> ir.Constant:
     return ir.Constant(LONG, value)
 

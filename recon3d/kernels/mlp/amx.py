@@ -13,10 +13,12 @@ from numba import njit
 from torch import Tensor
 
 from recon3d.kernels import tiles
+from recon3d.kernels.mlp.rows import WIDTH, copy, copy_positive, copy_where
 from recon3d.kernels.vectors import aligned
 
 ROWS = BLOCK = 256
-PAD = ROOM = 32
+SIDE = PAD = ROOM = 32
+"""Rows and columns of what four tiles sum up."""
 
 
 def kind(compute: torch.dtype) -> torch.dtype:
@@ -25,32 +27,30 @@ def kind(compute: torch.dtype) -> torch.dtype:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _product(left, packed, inner, outer, out):
-    """out (ROWS, outer) float32 = left (ROWS, inner) times a factor packed as tiles want it, (inner / 2, 2 * outer)."""
-    step, from_left, from_packed = left.strides[0], left.ctypes.data, packed.ctypes.data
-    wide, to, stride = packed.strides[0], out.ctypes.data, out.strides[0]
-    for i in range(0, ROWS, 32):
-        for j in range(0, outer, 32):
-            tiles.zero(0)
-            tiles.zero(1)
-            tiles.zero(2)
-            tiles.zero(3)
-            for k in range(0, inner, 32):
-                at = from_left + i * step + 2 * k
-                tiles.load(4, at, step)
-                tiles.load(5, at + 16 * step, step)
-                at = from_packed + (k // 2) * wide + 4 * j
-                tiles.load(6, at, wide)
-                tiles.load(7, at + 64, wide)
-                tiles.dot(0, 4, 6)
-                tiles.dot(1, 4, 7)
-                tiles.dot(2, 5, 6)
-                tiles.dot(3, 5, 7)
-            at = to + i * stride + 4 * j
-            tiles.store(0, at, stride)
-            tiles.store(1, at + 64, stride)
-            tiles.store(2, at + 16 * stride, stride)
-            tiles.store(3, at + 16 * stride + 64, stride)
+def _multiply(left, packed, inner, i, j, block):
+    """The product of left (ROWS, inner) and a factor packed as tiles want it, (inner / 2, 2 * outer): those rows from i
+    and columns from j on that ``block`` (SIDE, SIDE) float32 has room for."""
+    step, wide, to, stride = left.strides[0], packed.strides[0], block.ctypes.data, block.strides[0]
+    from_left, from_packed = left.ctypes.data + i * step, packed.ctypes.data + 4 * j
+    tiles.zero(0)
+    tiles.zero(1)
+    tiles.zero(2)
+    tiles.zero(3)
+    for k in range(0, inner, 32):
+        at = from_left + 2 * k
+        tiles.load(4, at, step)
+        tiles.load(5, at + 16 * step, step)
+        at = from_packed + (k // 2) * wide
+        tiles.load(6, at, wide)
+        tiles.load(7, at + 64, wide)
+        tiles.dot(0, 4, 6)
+        tiles.dot(1, 4, 7)
+        tiles.dot(2, 5, 6)
+        tiles.dot(3, 5, 7)
+    tiles.store(0, to, stride)
+    tiles.store(1, to + 64, stride)
+    tiles.store(2, to + 16 * stride, stride)
+    tiles.store(3, to + 16 * stride + 64, stride)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -96,48 +96,54 @@ def _add_outer(left, right, turned, paired, total):
 def _fill(source, begin, count, width, target):
     """``count`` rows from ``begin`` on into ``target``, then rows of 0; columns behind ``width`` are 0 already."""
     for i in range(count):
-        for j in range(width):
-            target[i, j] = tiles.bits(source[begin + i, j])
+        for j in range(0, width, WIDTH):
+            copy(source, begin + i, j, target, i, j, width - j)
     target[count:, :width] = 0
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _hidden(inputs, forward, padded, layers, sums):
+def _write(left, packed, inner, width, target, begin, count, block):
+    """Of the product of left and a packed factor, ``count`` rows and ``width`` columns into ``target``."""
+    for i in range(0, count, SIDE):
+        for j in range(0, width, SIDE):
+            _multiply(left, packed, inner, i, j, block)
+            for row in range(min(SIDE, count - i)):
+                copy(block, row, 0, target, begin + i + row, j, width - j)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _hidden(inputs, forward, padded, layers, block):
     """The inputs of all layers but the first, from those of the first."""
-    zero = np.float32(0)
     for layer in range(layers):
-        _product(inputs[layer], forward[layer], padded[layer], padded[layer + 1], sums)
-        target = inputs[layer + 1]
-        for i in range(ROWS):
-            for j in range(padded[layer + 1]):
-                target[i, j] = tiles.rounded(max(sums[i, j], zero))
+        for i in range(0, ROWS, SIDE):
+            for j in range(0, padded[layer + 1], SIDE):
+                _multiply(inputs[layer], forward[layer], padded[layer], i, j, block)
+                for row in range(SIDE):
+                    copy_positive(block, row, 0, inputs[layer + 1], i + row, j, SIDE)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def forward(first, last, x, weights, back, widths, padded, configuration, out):
     """Outputs of the rows from ``first`` to ``last`` into ``out``."""
     layers, widest = len(widths) - 1, weights.shape[2] // 2
-    inputs = aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
-    sums = aligned(ROWS * widest, np.float32).reshape(ROWS, widest)
+    inputs = aligned(layers * ROWS * widest, np.uint16).reshape(layers, ROWS, widest)
+    block = aligned(SIDE * SIDE, np.float32).reshape(SIDE, SIDE)
     tiles.configure(configuration.ctypes.data)
     for begin in range(first, last, ROWS):
         count = min(ROWS, last - begin)
         _fill(x, begin, count, widths[0], inputs[0])
-        _hidden(inputs, weights, padded, layers - 1, sums)
-        _product(inputs[layers - 1], weights[layers - 1], padded[layers - 1], padded[layers], sums)
-        for i in range(count):
-            for j in range(widths[layers]):
-                tiles.put(out, begin + i, j, sums[i, j])
+        _hidden(inputs, weights, padded, layers - 1, block)
+        _write(inputs[-1], weights[-1], padded[layers - 1], widths[layers], out, begin, count, block)
     tiles.release()
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def backward(first, last, grad, x, weights, back, widths, padded, configuration, need_x, grad_x):
     """Gradients of the weights, (layers, widest, widest) with zeros around; those of x into ``grad_x``."""
-    layers, widest, zero = len(widths) - 1, weights.shape[2] // 2, np.float32(0)
-    inputs = aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
+    layers, widest = len(widths) - 1, weights.shape[2] // 2
+    inputs = aligned(layers * ROWS * widest, np.uint16).reshape(layers, ROWS, widest)
     grads = aligned((layers + 1) * ROWS * widest, np.uint16).reshape(layers + 1, ROWS, widest)
-    sums = aligned(ROWS * widest, np.float32).reshape(ROWS, widest)
+    block = aligned(SIDE * SIDE, np.float32).reshape(SIDE, SIDE)
     turned, paired = aligned(widest * ROWS, np.uint16), aligned(widest * ROWS, np.uint16)
     turned, paired = turned.reshape(widest, ROWS), paired.reshape(ROWS // 2, 2 * widest)
     totals = aligned(layers * widest * widest, np.float32).reshape(layers, widest, widest)
@@ -146,22 +152,18 @@ def backward(first, last, grad, x, weights, back, widths, padded, configuration,
         count = min(ROWS, last - begin)
         _fill(x, begin, count, widths[0], inputs[0])
         _fill(grad, begin, count, widths[layers], grads[layers])
-        _hidden(inputs, weights, padded, layers - 1, sums)
+        _hidden(inputs, weights, padded, layers - 1, block)
         for layer in range(layers - 1, -1, -1):
             outgoing, incoming = padded[layer + 1], padded[layer]
             _add_outer(grads[layer + 1], inputs[layer], turned, paired, totals[layer, :outgoing, :incoming])
-            if layer > 0 or need_x:
-                _product(grads[layer + 1], back[layer], outgoing, incoming, sums)
             if layer > 0:
-                seen, target = inputs[layer], grads[layer]
-                for i in range(ROWS):
-                    for j in range(incoming):
-                        value = sums[i, j]
-                        target[i, j] = tiles.rounded(value if seen[i, j] != 0 else zero)
-        if need_x:
-            for i in range(count):
-                for j in range(widths[0]):
-                    tiles.put(grad_x, begin + i, j, sums[i, j])
+                for i in range(0, ROWS, SIDE):
+                    for j in range(0, incoming, SIDE):
+                        _multiply(grads[layer + 1], back[layer], outgoing, i, j, block)
+                        for row in range(SIDE):
+                            copy_where(block, row, 0, grads[layer], i + row, j, SIDE, inputs[layer])
+            elif need_x:
+                _write(grads[1], back[0], outgoing, widths[0], grad_x, begin, count, block)
     tiles.release()
     return totals
 

@@ -29,12 +29,18 @@ from recon3d.kernels.mlp.strips import (
     turn,
     turn_back,
 )
-from recon3d.kernels.tiles import rounded
 from recon3d.kernels.vectors import aligned
 
 STRIPS = 16
 BLOCK = STRIPS * ROWS
 PAD, ROOM = UNITS, LANES
+
+
+@njit(nogil=True, cache=True, inline="always")
+def rounded(value):
+    """The bits of a float32 as the nearest bfloat16, ties to even. NaN stays NaN where its upper bits say so."""
+    bits = np.float32(value).view(np.uint32)
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
 
 
 def factor(kept: Any, pairs: Any) -> Any:

@@ -22,6 +22,7 @@ from recon3d.kernels.vectors import (
     INT,
     LONG,
     SHORT,
+    BFloats,
     array,
     call,
     from_bfloat16,
@@ -54,26 +55,13 @@ _FLOATS, _INTS, _SHORTS = (ir.VectorType(kind, LANES) for kind in (FLOAT, INT, S
 _ZEROS = lanes(_FLOATS, 0.0)
 
 
-class _Halves(ir.Type):
-    """A vector of pairs of bfloat16, a type that llvmlite does not know."""
-
-    def _to_string(self) -> str:
-        return f"<{2 * LANES} x bfloat>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Halves)
-
-    def __hash__(self) -> int:
-        return hash(_Halves)
-
-
 def _add_product(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, total: ir.Value) -> None:
     """To the sums in ``total`` add the products of two vectors: of float32, or of pairs of bfloat16."""
     before = builder.load(total, typ=_FLOATS)
     if a.type == _FLOATS:
         after = multiply_add(builder, a, b, before)
     else:
-        pairs = [builder.bitcast(value, _Halves()) for value in (a, b)]
+        pairs = [builder.bitcast(value, BFloats(2 * LANES)) for value in (a, b)]
         after = call(builder, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}", _FLOATS, [before, *pairs])
     builder.store(after, total)
 
