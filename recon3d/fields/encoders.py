@@ -33,6 +33,9 @@ from recon3d.kernels import (
     hash_recall,
     spherical_harmonics,
 )
+from recon3d.kernels.threads import kernel_threads, run_parallel, spans
+
+COPIES_PER_THREAD = 4
 
 
 class Identity(Encoder):
@@ -105,7 +108,7 @@ class HashGrid(Encoder):
             return self.table.detach()[:rows].to(kind)
         state = kind, self.table.data_ptr(), self.table._version
         if self._kept is None or self._kept[0] != state:
-            self._kept = state, self.table.detach().to(kind)
+            self._kept = state, _converted(self.table.detach(), kind)
         return self._kept[1][:rows]
 
     def _weighted(self, values: Float[Tensor, "n a"]) -> Float[Tensor, "n f"]:
@@ -114,6 +117,14 @@ class HashGrid(Encoder):
             values = values * self.gains[: values.shape[-1]].to(values.dtype)
         missing = self.out_dim - values.shape[-1]
         return nn.functional.pad(values, (0, missing)) if missing else values
+
+
+def _converted(table: Float[Tensor, "rows f"], kind: torch.dtype) -> Float[Tensor, "rows f"]:
+    """``table`` in another type; on the CPU, by all threads of kernels."""
+    copy = torch.empty_like(table, dtype=kind)
+    parts = spans(len(table), COPIES_PER_THREAD * kernel_threads())
+    run_parallel(lambda begin, end: copy[begin:end].copy_(table[begin:end]), parts)
+    return copy
 
 
 class Frequency(Encoder):

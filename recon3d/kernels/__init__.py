@@ -2,7 +2,8 @@
 
 Each is one torch custom op in a folder of its own: ``reference.py`` is the readable truth in plain torch (any device,
 any float type), ``cpu.py`` the numba implementation, ``cuda.py`` the Triton one; ``__init__.py`` declares the op, its
-shapes and its gradient. Torch's dispatcher picks the implementation from the device of the tensors.
+shapes and its gradient. Torch's dispatcher picks the implementation from the device of the tensors; on a CPU, where
+it has nothing else to do, it is not asked (``ops.py``).
 """
 
 from recon3d.kernels.adam import adam_rows

@@ -39,12 +39,17 @@ def kernel_threads() -> int:
 def _threads(kernels: int, operations: int) -> Iterator[None]:
     before = _chosen.count, torch.get_num_threads()
     _chosen.count = kernels
-    torch.set_num_threads(operations)
+    _set_operations(operations, before[1])
     try:
         yield
     finally:
         _chosen.count = before[0]
-        torch.set_num_threads(before[1])
+        _set_operations(before[1], operations)
+
+
+def _set_operations(threads: int, before: int) -> None:
+    if threads != before:  # torch tells several libraries, which takes longer than many an operation
+        torch.set_num_threads(threads)
 
 
 def small_operations() -> contextlib.AbstractContextManager[None]:

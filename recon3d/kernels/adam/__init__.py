@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recon3d.kernels.adam import cpu, reference
+from recon3d.kernels.ops import op
 
 
-@torch.library.custom_op("recon3d::adam_rows", mutates_args=("table", "mean", "square", "steps"))
+@op("recon3d::adam_rows", mutates_args=("table", "mean", "square", "steps"))
 def _adam_rows(
     table: Tensor,
     grad: Tensor,
@@ -31,11 +32,11 @@ def _(table, grad, mean, square, steps, rate, beta1, beta2, epsilon, scale, foun
     return None
 
 
-_adam_rows.register_kernel("cpu")(cpu.adam_rows)
+_adam_rows.register_kernel("cpu", cpu.adam_rows)
 if torch.cuda.is_available():
     from recon3d.kernels.adam import cuda
 
-    _adam_rows.register_kernel("cuda")(cuda.adam_rows)
+    _adam_rows.register_kernel("cuda", cuda.adam_rows)
 
 
 def adam_rows(

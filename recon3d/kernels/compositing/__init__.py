@@ -7,9 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recon3d.kernels.compositing import cpu, reference
+from recon3d.kernels.ops import op
 
 
-@torch.library.custom_op("recon3d::composite", mutates_args=())
+@op("recon3d::composite")
 def _composite(
     sigma: Tensor, rgb: Tensor, t: Tensor, dt: Tensor, offsets: Tensor, early_stop: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,7 +23,7 @@ def _(sigma, rgb, t, dt, offsets, early_stop):
     return rgb.new_empty(rays, rgb.shape[1]), t.new_empty(rays), t.new_empty(rays)
 
 
-@torch.library.custom_op("recon3d::composite_backward", mutates_args=())
+@op("recon3d::composite_backward")
 def _backward(
     grad_color: Tensor,
     grad_depth: Tensor,
@@ -55,13 +56,13 @@ def _gradient(ctx, grad_color, grad_depth, grad_opacity):
 
 _composite.register_autograd(_gradient, setup_context=_save)
 
-_composite.register_kernel("cpu")(cpu.composite)
-_backward.register_kernel("cpu")(cpu.composite_backward)
+_composite.register_kernel("cpu", cpu.composite)
+_backward.register_kernel("cpu", cpu.composite_backward)
 if torch.cuda.is_available():
     from recon3d.kernels.compositing import cuda
 
-    _composite.register_kernel("cuda")(cuda.composite)
-    _backward.register_kernel("cuda")(cuda.composite_backward)
+    _composite.register_kernel("cuda", cuda.composite)
+    _backward.register_kernel("cuda", cuda.composite_backward)
 
 
 def composite(

@@ -7,21 +7,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recon3d.kernels.cosine_series import blocked, cpu
+from recon3d.kernels.ops import op
 
 __all__ = ["chebyshev_angle", "cosine_series"]
 
 
-@torch.library.custom_op("recon3d::cosine_series", mutates_args=())
+@op("recon3d::cosine_series")
 def _series(theta: Tensor, weight: Tensor | None, coefficients: Tensor, order: int) -> Tensor:
     return blocked.series(theta, weight, coefficients, order)
 
 
-@torch.library.custom_op("recon3d::cosine_series_coefficients", mutates_args=())
+@op("recon3d::cosine_series_coefficients")
 def _coefficients(theta: Tensor, weight: Tensor | None, grad: Tensor, terms: int, order: int) -> Tensor:
     return blocked.coefficients(theta, weight, grad, terms, order)
 
 
-@torch.library.custom_op("recon3d::cosine_series_angles", mutates_args=())
+@op("recon3d::cosine_series_angles")
 def _angles(theta: Tensor, coefficients: Tensor, grad: Tensor, order: int) -> Tensor:
     return blocked.angles(theta, coefficients, grad, order)
 
@@ -93,15 +94,15 @@ _series.register_autograd(_series_gradient, setup_context=_save_series)
 _coefficients.register_autograd(_coefficients_gradient, setup_context=_save_coefficients)
 _angles.register_autograd(_angles_gradient, setup_context=_save_angles)
 
-_series.register_kernel("cpu")(cpu.series)
-_coefficients.register_kernel("cpu")(cpu.coefficients)
-_angles.register_kernel("cpu")(cpu.angles)
+_series.register_kernel("cpu", cpu.series)
+_coefficients.register_kernel("cpu", cpu.coefficients)
+_angles.register_kernel("cpu", cpu.angles)
 if torch.cuda.is_available():
     from recon3d.kernels.cosine_series import cuda
 
-    _series.register_kernel("cuda")(cuda.series)
-    _coefficients.register_kernel("cuda")(cuda.coefficients)
-    _angles.register_kernel("cuda")(cuda.angles)
+    _series.register_kernel("cuda", cuda.series)
+    _coefficients.register_kernel("cuda", cuda.coefficients)
+    _angles.register_kernel("cuda", cuda.angles)
 
 
 def cosine_series(

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recon3d.kernels.hash_grid import cpu, reference
+from recon3d.kernels.ops import op
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class HashLayout:
         return self.offsets[-1]
 
 
-@torch.library.custom_op("recon3d::hash_encode", mutates_args=())
+@op("recon3d::hash_encode")
 def _encode(
     x: Tensor,
     table: Tensor,
@@ -79,7 +80,7 @@ def _(x, table, shadow, scales, resolutions, offsets):
     return source.new_empty(x.shape[0], len(scales) * table.shape[1])
 
 
-@torch.library.custom_op("recon3d::hash_encode_backward", mutates_args=())
+@op("recon3d::hash_encode_backward")
 def _backward(
     grad: Tensor,
     x: Tensor,
@@ -139,13 +140,13 @@ def _second_order(ctx, grad_of_grad_table, grad_of_grad_x):
 
 _backward.register_autograd(_second_order, setup_context=_save_backward)
 
-_encode.register_kernel("cpu")(cpu.encode)
-_backward.register_kernel("cpu")(cpu.encode_backward)
+_encode.register_kernel("cpu", cpu.encode)
+_backward.register_kernel("cpu", cpu.encode_backward)
 if torch.cuda.is_available():
     from recon3d.kernels.hash_grid import cuda
 
-    _encode.register_kernel("cuda")(cuda.encode)
-    _backward.register_kernel("cuda")(cuda.encode_backward)
+    _encode.register_kernel("cuda", cuda.encode)
+    _backward.register_kernel("cuda", cuda.encode_backward)
 
 
 def hash_encode(

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from recon3d.kernels.marching import cpu, reference
 from recon3d.kernels.marching.reference import first_samples, occupied_blocks
+from recon3d.kernels.ops import op
 
 __all__ = ["first_samples", "march_ahead", "march_rays", "occupied_blocks"]
 
 
-@torch.library.custom_op("recon3d::march_rays", mutates_args=())
+@op("recon3d::march_rays")
 def _march(
     origins: Tensor,
     directions: Tensor,
@@ -38,7 +39,7 @@ def _(origins, directions, near, far, occupancy, jitter, step, cone, capacity=No
     )
 
 
-@torch.library.custom_op("recon3d::march_ahead", mutates_args=())
+@op("recon3d::march_ahead")
 def _march_ahead(
     origins: Tensor,
     directions: Tensor,
@@ -70,13 +71,13 @@ def _(origins, directions, start, far, occupancy, blocks, density, wanted, least
     )
 
 
-_march.register_kernel("cpu")(cpu.march)
-_march_ahead.register_kernel("cpu")(cpu.march_ahead)
+_march.register_kernel("cpu", cpu.march)
+_march_ahead.register_kernel("cpu", cpu.march_ahead)
 if torch.cuda.is_available():
     from recon3d.kernels.marching import cuda
 
-    _march.register_kernel("cuda")(cuda.march)
-    _march_ahead.register_kernel("cuda")(cuda.march_ahead)
+    _march.register_kernel("cuda", cuda.march)
+    _march_ahead.register_kernel("cuda", cuda.march_ahead)
 
 
 def march_rays(

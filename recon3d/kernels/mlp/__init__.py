@@ -9,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recon3d.kernels.mlp import cpu, reference
+from recon3d.kernels.ops import op
 
 
-@torch.library.custom_op("recon3d::mlp", mutates_args=())
+@op("recon3d::mlp")
 def _mlp(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
     return reference.forward(x, weights, compute)
 
@@ -21,7 +22,7 @@ def _(x, weights, compute):
     return x.new_empty(x.shape[0], weights[-1].shape[0], dtype=compute)
 
 
-@torch.library.custom_op("recon3d::mlp_backward", mutates_args=())
+@op("recon3d::mlp_backward")
 def _backward(
     grad: Tensor, x: Tensor, weights: list[Tensor], compute: torch.dtype, need_x: bool
 ) -> tuple[Tensor, list[Tensor]]:
@@ -48,13 +49,13 @@ def _gradient(ctx, grad):
 
 _mlp.register_autograd(_gradient, setup_context=_save)
 
-_mlp.register_kernel("cpu")(cpu.forward)
-_backward.register_kernel("cpu")(cpu.backward)
+_mlp.register_kernel("cpu", cpu.forward)
+_backward.register_kernel("cpu", cpu.backward)
 if torch.cuda.is_available():
     from recon3d.kernels.mlp import cuda
 
-    _mlp.register_kernel("cuda")(cuda.forward)
-    _backward.register_kernel("cuda")(cuda.backward)
+    _mlp.register_kernel("cuda", cuda.forward)
+    _backward.register_kernel("cuda", cuda.backward)
 
 
 def relu_mlp(

@@ -14,16 +14,12 @@ from torch import Tensor
 
 from recon3d.kernels import tiles
 from recon3d.kernels.mlp.rows import WIDTH, copy, copy_positive, copy_where
+from recon3d.kernels.mlp.simd import rounded
 from recon3d.kernels.vectors import aligned
 
 ROWS = BLOCK = 256
 SIDE = PAD = ROOM = 32
 """Rows and columns of what four tiles sum up."""
-
-
-def kind(compute: torch.dtype) -> torch.dtype:
-    """What weights are packed as."""
-    return torch.bfloat16
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -168,18 +164,24 @@ def backward(first, last, grad, x, weights, back, widths, padded, configuration,
     return totals
 
 
+@njit(nogil=True, cache=True)
+def _pack(weight, forth, back):
+    for i in range(weight.shape[0]):
+        for j in range(weight.shape[1]):
+            value = rounded(weight[i, j])
+            forth[j // 2, 2 * i + j % 2] = value
+            back[i // 2, 2 * j + i % 2] = value
+
+
 def pack(
     weights: list[Tensor], room: int, widths: np.ndarray, padded: np.ndarray, compute: torch.dtype
 ) -> tuple[np.ndarray, ...]:
     """What kernels must know of weights (out, in), each in a square of ``room`` with zeros around: right factors of the
     products forward and back, (layers, room / 2, 2 * room), widths, padded widths, and how tiles are laid out."""
-    square = torch.zeros(len(weights), room, room, dtype=compute)
-    for target, weight in zip(square, weights, strict=True):
-        target[: len(weight), : weight.shape[1]] = weight
-    shape = len(weights), room // 2, 2, room
-    sides = [v.reshape(shape).transpose(2, 3).reshape(len(weights), room // 2, -1) for v in (square.mT, square)]
-    factors = [side.contiguous().view(torch.uint16).numpy() for side in sides]
-    return *factors, widths, padded, tiles.CONFIGURATION
+    forth, back = (np.zeros((len(weights), room // 2, 2 * room), np.uint16) for _ in range(2))
+    for layer, weight in enumerate(weights):
+        _pack(weight.float().contiguous().numpy(), forth[layer], back[layer])
+    return forth, back, widths, padded, tiles.CONFIGURATION
 
 
 def unpack(totals: np.ndarray) -> Tensor:

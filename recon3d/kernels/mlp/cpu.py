@@ -8,6 +8,7 @@ reference.
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -28,10 +29,16 @@ def _way(compute: torch.dtype) -> ModuleType:
 
 def _packed(way: ModuleType, weights: list[Tensor], compute: torch.dtype) -> tuple[Any, ...]:
     """What kernels must know of weights."""
-    widths = np.array([weights[0].shape[1], *(len(weight) for weight in weights)])
-    padded = -(-widths // way.PAD) * way.PAD
-    room = -(-int(padded.max()) // way.ROOM) * way.ROOM
-    return way.pack([weight.detach() for weight in weights], room, widths, padded, compute)
+    sizes = _sizes(way, weights[0].shape[1], *(len(weight) for weight in weights))
+    return way.pack([weight.detach() for weight in weights], *sizes, compute)
+
+
+@functools.lru_cache(maxsize=64)
+def _sizes(way: ModuleType, *widths: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """The room that weights between layers of such widths need, the widths, and as they are padded."""
+    exact = np.array(widths)
+    padded = -(-exact // way.PAD) * way.PAD
+    return -(-int(padded.max()) // way.ROOM) * way.ROOM, exact, padded
 
 
 def _numbers(values: Tensor) -> np.ndarray:

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recon3d.kernels.ops import op
 from recon3d.kernels.projection import cpu, reference
 
 
-@torch.library.custom_op("recon3d::project", mutates_args=())
+@op("recon3d::project")
 def _project(
     volume: Tensor,
     vectors: Tensor,
@@ -30,7 +31,7 @@ def _(volume, vectors, rows, columns, spacing, center, divergent, curved):
     return volume.new_empty(vectors.shape[0], rows, columns)
 
 
-@torch.library.custom_op("recon3d::back_project", mutates_args=())
+@op("recon3d::back_project")
 def _back_project(
     projections: Tensor,
     vectors: Tensor,
@@ -73,13 +74,13 @@ def _gradient_of_back_project(ctx, grad):
 _project.register_autograd(_gradient_of_project, setup_context=_save_project)
 _back_project.register_autograd(_gradient_of_back_project, setup_context=_save_back_project)
 
-_project.register_kernel("cpu")(cpu.project)
-_back_project.register_kernel("cpu")(cpu.back_project)
+_project.register_kernel("cpu", cpu.project)
+_back_project.register_kernel("cpu", cpu.back_project)
 if torch.cuda.is_available():
     from recon3d.kernels.projection import cuda
 
-    _project.register_kernel("cuda")(cuda.project)
-    _back_project.register_kernel("cuda")(cuda.back_project)
+    _project.register_kernel("cuda", cuda.project)
+    _back_project.register_kernel("cuda", cuda.back_project)
 
 
 def project(

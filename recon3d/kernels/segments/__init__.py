@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from recon3d.kernels.ops import op
 from recon3d.kernels.segments import cpu, reference
 
 
-@torch.library.custom_op("recon3d::lay_segments", mutates_args=("targets",))
+@op("recon3d::lay_segments", mutates_args=("targets",))
 def _lay(targets: list[Tensor], sources: list[Tensor], starts: Tensor, counts: Tensor, sizes: Tensor) -> None:
     reference.lay(targets, sources, starts, counts, sizes)
 
@@ -19,7 +20,7 @@ def _(targets, sources, starts, counts, sizes):
     return None
 
 
-@torch.library.custom_op("recon3d::darken_segments", mutates_args=("optical_depth",))
+@op("recon3d::darken_segments", mutates_args=("optical_depth",))
 def _darken(optical_depth: Tensor, losses: Tensor, counts: Tensor, darkness: float) -> Tensor:
     return reference.darken(optical_depth, losses, counts, darkness)
 
@@ -29,8 +30,8 @@ def _(optical_depth, losses, counts, darkness):
     return torch.empty_like(counts, memory_format=torch.contiguous_format)
 
 
-_lay.register_kernel("cpu")(cpu.lay)
-_darken.register_kernel("cpu")(cpu.darken)
+_lay.register_kernel("cpu", cpu.lay)
+_darken.register_kernel("cpu", cpu.darken)
 
 
 def lay_segments(

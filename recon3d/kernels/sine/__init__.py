@@ -6,18 +6,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recon3d.kernels.ops import op
 from recon3d.kernels.sine import cpu, reference
 from recon3d.kernels.sine.reference import DAMPINGS, HIGHEST_ORDER
 
 __all__ = ["DAMPINGS", "damped_sine"]
 
 
-@torch.library.custom_op("recon3d::damped_sine", mutates_args=())
+@op("recon3d::damped_sine")
 def _sine(x: Tensor, damping: str, order: int) -> Tensor:
     return reference.damped_sine(x, damping, order)
 
 
-@torch.library.custom_op("recon3d::damped_sine_backward", mutates_args=())
+@op("recon3d::damped_sine_backward")
 def _backward(grad: Tensor, x: Tensor, damping: str, order: int) -> Tensor:
     return reference.sine_backward(grad, x, damping, order)
 
@@ -67,13 +68,13 @@ def _second_order(ctx, grad_of_grad_x):
 
 _backward.register_autograd(_second_order, setup_context=_save_backward)
 
-_sine.register_kernel("cpu")(cpu.damped_sine)
-_backward.register_kernel("cpu")(cpu.sine_backward)
+_sine.register_kernel("cpu", cpu.damped_sine)
+_backward.register_kernel("cpu", cpu.sine_backward)
 if torch.cuda.is_available():
     from recon3d.kernels.sine import cuda
 
-    _sine.register_kernel("cuda")(cuda.damped_sine)
-    _backward.register_kernel("cuda")(cuda.sine_backward)
+    _sine.register_kernel("cuda", cuda.damped_sine)
+    _backward.register_kernel("cuda", cuda.sine_backward)
 
 
 def damped_sine(x: Float[Tensor, "*shape"], damping: str, order: int = 0) -> Float[Tensor, "*shape"]:

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recon3d.kernels.ops import op
 from recon3d.kernels.sine_mlp import cpu, reference
 
 
-@torch.library.custom_op("recon3d::sine_mlp", mutates_args=())
+@op("recon3d::sine_mlp")
 def _mlp(
     x: Tensor, weights: list[Tensor], biases: list[Tensor], omegas: list[float], damping: str, keep: bool
 ) -> tuple[Tensor, Tensor]:
@@ -24,7 +25,7 @@ def _(x, weights, biases, omegas, damping, keep):
     return x.new_empty(x.shape[0], weights[-1].shape[0]), kept
 
 
-@torch.library.custom_op("recon3d::sine_mlp_backward", mutates_args=())
+@op("recon3d::sine_mlp_backward")
 def _backward(
     grad: Tensor, x: Tensor, kept: Tensor, weights: list[Tensor], need_x: bool
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -61,8 +62,8 @@ def _gradient(ctx, grad, _):
 
 _mlp.register_autograd(_gradient, setup_context=_save)
 
-_mlp.register_kernel("cpu")(cpu.forward)
-_backward.register_kernel("cpu")(cpu.backward)
+_mlp.register_kernel("cpu", cpu.forward)
+_backward.register_kernel("cpu", cpu.backward)
 
 
 def sine_mlp(

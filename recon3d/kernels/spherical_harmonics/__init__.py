@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recon3d.kernels.ops import op
 from recon3d.kernels.spherical_harmonics import cpu, reference
 from recon3d.kernels.spherical_harmonics.reference import HIGHEST_DEGREE
 
 
-@torch.library.custom_op("recon3d::spherical_harmonics", mutates_args=())
+@op("recon3d::spherical_harmonics")
 def _values(directions: Tensor, degree: int) -> Tensor:
     return reference.values(directions, degree)
 
@@ -20,7 +21,7 @@ def _(directions, degree):
     return directions.new_empty(directions.shape[0], degree**2)
 
 
-@torch.library.custom_op("recon3d::spherical_harmonics_backward", mutates_args=())
+@op("recon3d::spherical_harmonics_backward")
 def _backward(grad: Tensor, directions: Tensor, degree: int) -> Tensor:
     return reference.backward(grad, directions, degree)
 
@@ -58,13 +59,13 @@ def _second_order(ctx, grad_of_slopes):
 
 _backward.register_autograd(_second_order, setup_context=_save_backward)
 
-_values.register_kernel("cpu")(cpu.values)
-_backward.register_kernel("cpu")(cpu.backward)
+_values.register_kernel("cpu", cpu.values)
+_backward.register_kernel("cpu", cpu.backward)
 if torch.cuda.is_available():
     from recon3d.kernels.spherical_harmonics import cuda
 
-    _values.register_kernel("cuda")(cuda.values)
-    _backward.register_kernel("cuda")(cuda.backward)
+    _values.register_kernel("cuda", cuda.values)
+    _backward.register_kernel("cuda", cuda.backward)
 
 
 def spherical_harmonics(directions: Float[Tensor, "n 3"], degree: int) -> Float[Tensor, "n k"]:
