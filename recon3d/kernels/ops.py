@@ -49,7 +49,7 @@ def op(name: str, mutates_args: Sequence[str] = ()) -> Callable[[Kernel], Op]:
 
 def _is_plain(args: tuple[Any, ...]) -> bool:
     """Whether torch's dispatcher would do no more than call the kernel for CPUs."""
-    if torch.compiler.is_compiling() or torch.autograd._profiler_enabled():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.autograd._profiler_enabled():
         return False
     if _get_current_dispatch_mode() is not None or torch._C._are_functorch_transforms_active():
         return False

@@ -80,6 +80,11 @@ def test_who_watches_sees_the_op():
     assert "recon3d_test::twice" in {event.key for event in profiler.key_averages()}
 
 
+def test_a_trace_keeps_the_op():
+    traced = torch.jit.trace(lambda x: twice(x), torch.ones(3))
+    assert torch.equal(traced(torch.full((3,), 5.0)), torch.full((3,), 10.0))
+
+
 def test_transforms_see_the_op():
     x = torch.arange(6.0).view(2, 3)
     assert torch.equal(torch.func.vmap(twice)(x), 2 * x)
