@@ -13,6 +13,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from recon3d.kernels.arrays import numbers
 from recon3d.kernels.hash_grid.corners import LANES, add_to_rows, locate, sum_rows
 from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
@@ -119,12 +120,6 @@ def _spans(points: int) -> list[tuple[int, int]]:
     return spans(points, CHUNKS_PER_THREAD * kernel_threads(), BLOCK)
 
 
-def _numbers(values: Tensor, kind: torch.dtype) -> np.ndarray:
-    """The bits of bfloat16, other types as ``kind``."""
-    values = values.detach().contiguous()
-    return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.to(kind).numpy()
-
-
 def _layout(
     kind: torch.dtype, scales: list[float], resolutions: list[int], offsets: list[int]
 ) -> tuple[np.ndarray, ...]:
@@ -138,8 +133,8 @@ def encode(
     columns = tuple(range(table.shape[1]))
     kind = torch.bfloat16 if source.dtype == torch.bfloat16 else x.dtype
     out = torch.empty(len(x), len(scales) * len(columns), dtype=kind)
-    given = _axes(x), columns, _numbers(source, kind).reshape(-1), *_layout(x.dtype, scales, resolutions, offsets)
-    run_parallel(_encode, [(a, b, *given, _numbers(out, kind)) for a, b in _spans(len(x))])
+    given = _axes(x), columns, numbers(source, kind).reshape(-1), *_layout(x.dtype, scales, resolutions, offsets)
+    run_parallel(_encode, [(a, b, *given, numbers(out, kind)) for a, b in _spans(len(x))])
     return out.to(source.dtype)
 
 
@@ -159,7 +154,7 @@ def encode_backward(
     grad_table, grad_x = table.new_empty(0), x.new_empty(0)
     if need_table:
         total = x.new_empty(table.shape)
-        given = points, columns, _numbers(grad, x.dtype), *layout, total.view(-1).numpy()
+        given = points, columns, numbers(grad, x.dtype), *layout, total.view(-1).numpy()
         # Fine levels take longest (their rows lie apart in memory), so they go first.
         run_parallel(_table_gradient, [(level, len(x), *given) for level in reversed(range(len(scales)))])
         grad_table = total.to(table.dtype)

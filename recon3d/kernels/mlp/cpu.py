@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recon3d.kernels import tiles
+from recon3d.kernels.arrays import numbers
 from recon3d.kernels.mlp import amx, reference, simd
 from recon3d.kernels.threads import kernel_threads, run_parallel, spans
 
@@ -41,12 +42,6 @@ def _sizes(way: ModuleType, *widths: int) -> tuple[int, np.ndarray, np.ndarray]:
     return -(-int(padded.max()) // way.ROOM) * way.ROOM, exact, padded
 
 
-def _numbers(values: Tensor) -> np.ndarray:
-    """float32, or the bits of bfloat16; other types as float32."""
-    values = values.detach().contiguous()
-    return values.view(torch.uint16).numpy() if values.dtype == torch.bfloat16 else values.float().numpy()
-
-
 def _empty(rows: int, width: int, kind: torch.dtype) -> Tensor:
     """Room for results, of a type that kernels write."""
     return torch.empty(rows, width, dtype=torch.bfloat16 if kind == torch.bfloat16 else torch.float32)
@@ -63,7 +58,7 @@ def forward(x: Tensor, weights: list[Tensor], compute: torch.dtype) -> Tensor:
         return reference.forward(x, weights, compute)
     way = _way(compute)
     out = _empty(len(x), len(weights[-1]), compute)
-    given = _numbers(x), *_packed(way, weights, compute), _numbers(out)
+    given = numbers(x), *_packed(way, weights, compute), numbers(out)
     run_parallel(way.forward, [(a, b, *given) for a, b in _spans(len(x), way.BLOCK)])
     return out.to(compute)
 
@@ -76,7 +71,7 @@ def backward(
         return reference.backward(grad, x, weights, compute, need_x)
     way = _way(compute)
     room = _empty(len(x) if need_x else 0, x.shape[1], x.dtype)
-    given = _numbers(grad), _numbers(x), *_packed(way, weights, compute), need_x, _numbers(room)
+    given = numbers(grad), numbers(x), *_packed(way, weights, compute), need_x, numbers(room)
     parts = run_parallel(way.backward, [(a, b, *given) for a, b in _spans(len(x), way.BLOCK)])
     grad_x = room.to(x.dtype) if need_x else x.new_empty(0)
     if not parts:
