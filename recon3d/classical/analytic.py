@@ -27,10 +27,11 @@ from torch import Tensor
 
 from recon3d.classical.filters import filtered, padded, ramp
 from recon3d.classical.projector import Progress, Projector, silent
-from recon3d.classical.redundancy import angular_steps, fan_weights
+from recon3d.classical.redundancy import angular_steps, fan_weights, shares
 from recon3d.config.classical import FbpConfig
 from recon3d.errors import require
 from recon3d.geometry.scanner import ScanGeometry
+from recon3d.geometry.turns import angles_of, is_full_turn, missing_columns
 from recon3d.geometry.voxels import VolumeGrid
 
 _AT_ONCE = 2**18
@@ -51,10 +52,13 @@ def fbp(
     Raises:
         UserError: the views are not those of a circle, for which there is no such formula.
     """
-    angles = torch.atan2(geometry.u[:, 1], geometry.u[:, 0]) if geometry.angles is None else geometry.angles
-    if not geometry.divergent:
-        return _parallel(projections, geometry, grid, options, angles, progress)
-    return _divergent(projections, geometry, grid, options, angles, progress)
+    before, behind = missing_columns(geometry)
+    measured = slice(before, before + geometry.columns)
+    if before or behind:  # nothing was measured there, but what is filtered reaches as far
+        geometry = geometry.widened(before, behind)
+        projections = torch.nn.functional.pad(projections, (before, behind))
+    way = _divergent if geometry.divergent else _parallel
+    return way(projections, geometry, grid, options, angles_of(geometry), measured, progress)
 
 
 def _parallel(
@@ -63,12 +67,17 @@ def _parallel(
     grid: VolumeGrid,
     options: FbpConfig,
     angles: Tensor,
+    measured: slice,
     progress: Progress,
 ) -> Tensor:
     level = float(geometry.source[:, 2].abs().amax())
     require(level <= _ASKEW, "FBP needs rays square to the axis of rotation (z); use sirt, cgls or tv for this scan")
     pitch, row_pitch = geometry.u.norm(dim=1), geometry.v.norm(dim=1)
+    column, axis = _columns_and_axis(geometry)
     response = ramp(geometry.columns, options, projections.device)
+    if is_full_turn(angles):
+        counted = 2 * shares((column - axis) * pitch[:, None], measured)
+        projections = projections * counted[:, None, :].to(projections.dtype)
     smooth = filtered(projections, pitch, response)
     progress(1, 2)
     # A voxel's share of its shadow: the transpose gives it (its volume) / (the rays' distances) for each view.
@@ -87,6 +96,7 @@ def _divergent(
     grid: VolumeGrid,
     options: FbpConfig,
     angles: Tensor,
+    measured: slice,
     progress: Progress,
 ) -> Tensor:
     distance = geometry.source_origin
@@ -102,9 +112,8 @@ def _divergent(
     )
     pitch = geometry.u.norm(dim=1)
     steps = geometry.source_detector
-    column = torch.arange(geometry.columns, dtype=torch.float64, device=geometry.device)
+    column, axis = _columns_and_axis(geometry)
     row = torch.arange(geometry.rows, dtype=torch.float64, device=geometry.device) - (geometry.rows - 1) / 2
-    axis, _, _ = geometry.shadows(torch.zeros(1, 3, dtype=torch.float64, device=geometry.device))
     response = ramp(geometry.columns, options, projections.device)
     if geometry.curved:
         spread = pitch / steps
@@ -125,9 +134,15 @@ def _divergent(
         gamma = s.atan() - ((axis - middle - foot_u) * (pitch / steps)[:, None]).atan()
         weight = (1 + s[:, None, :].square() + height[:, :, None].square()).rsqrt()
         sampling = pitch * distance / steps
-    counted = fan_weights(angles, gamma)
+    counted = fan_weights(angles, gamma, measured)
     smooth = filtered(projections * (weight * counted[:, None, :]).to(projections.dtype), sampling, response)
     return _look_up(smooth, geometry, grid, progress)
+
+
+def _columns_and_axis(geometry: ScanGeometry) -> tuple[Float[Tensor, " columns"], Float[Tensor, "a 1"]]:
+    """The number of each column, and at which of them the axis of rotation casts its shadow in each view."""
+    axis, _, _ = geometry.shadows(torch.zeros(1, 3, dtype=torch.float64, device=geometry.device))
+    return torch.arange(geometry.columns, dtype=torch.float64, device=geometry.device), axis
 
 
 def _curved_response(columns: int, options: FbpConfig, spread: float, device: torch.device) -> Tensor:

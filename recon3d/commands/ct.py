@@ -75,6 +75,11 @@ def main(args: list[str]) -> dict[str, Any]:
     name = options.data.name.split(".")[0]
     target = volumes.checked(options.output or options.out / f"ct-{method}-{name}" / f"volume.{options.format}")
     scan = ct_data.read(options.data, options)
+    # Before the reconstruction: it may take long, and a wrong name would lose it.
+    reference, mask = (
+        None if path is None else ct_evaluation.read_like(path, scan.grid.shape)
+        for path in (options.reference, options.mask)
+    )
     projections, geometry = ct_data.tensor_of(scan, device), scan.geometry.to(device)
     with progress(method) as tell:
         found = reconstruct(method, projections, geometry, scan.grid, options.options, tell, scan.counts)
@@ -89,10 +94,10 @@ def main(args: list[str]) -> dict[str, Any]:
         **{f"chosen_{name}": value for name, value in found.chosen.items()},
         **ct_evaluation.residuals(predicted, projections, scan.counts),
     }
-    if options.reference is not None:
-        figures |= ct_evaluation.against(found.volume, options.reference)
-    if options.mask is not None:
-        figures |= ct_evaluation.overlap(found.volume, options.mask)
+    if reference is not None:
+        figures |= ct_evaluation.against(found.volume, reference)
+    if mask is not None:
+        figures |= ct_evaluation.overlap(found.volume, mask)
     figures["notes"] = list(scan.notes)
     written = write(target, found.volume, scan.grid, figures, begin)
     print(told(figures))

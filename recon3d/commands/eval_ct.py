@@ -43,6 +43,10 @@ def main(args: list[str]) -> dict[str, Any]:
         parts = ct_data.Parts.of(config, options.data)
         scan = parts.load()
         ct_data.check_grid(scan, task.header.grid)
+        reference, mask = (
+            None if path is None else ct_evaluation.read_like(path, scan.grid.shape)
+            for path in (options.reference, options.mask)
+        )
         projections, geometry = ct_data.tensor_of(scan, task.device), scan.geometry.to(task.device)
         volume = task.volume()
         predicted = Projector(geometry, scan.grid).forward(volume)
@@ -59,10 +63,10 @@ def main(args: list[str]) -> dict[str, Any]:
             "parameters": sum(field.parameter_count() for field in task.members),
             **ct_evaluation.residuals(predicted, projections, scan.counts, held),
         }
-        if options.reference is not None:
-            figures |= ct_evaluation.against(volume, options.reference, options.peak)
-        if options.mask is not None:
-            figures |= ct_evaluation.overlap(volume, options.mask)
+        if reference is not None:
+            figures |= ct_evaluation.against(volume, reference, options.peak)
+        if mask is not None:
+            figures |= ct_evaluation.overlap(volume, mask)
         folder = run.folder.path / "eval"
         files = [volumes.write(folder / "volume.npz", volume, scan.grid)]
         if len(task.members) > 1:

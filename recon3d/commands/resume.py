@@ -52,6 +52,11 @@ def main(args: list[str]) -> dict[str, Any]:
         raise UserError(
             f"{run.path}: already at step {header['step']} of {config.steps}: give --steps N with a larger N to go on"
         )
+    if config.max_seconds is not None and header["seconds"] >= config.max_seconds:
+        raise UserError(
+            f"{run.path}: already trained for {header['seconds']:.0f} s of {config.max_seconds:g}: give --max-seconds S"
+            " with a larger S, counted from the first step, to go on"
+        )
     device, precision = prepare(config)
     task = new_task(config, device, precision)
     if distributed.is_first():

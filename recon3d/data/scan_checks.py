@@ -10,6 +10,7 @@ import torch
 from recon3d.data import stacks
 from recon3d.data.scan import Scan
 from recon3d.errors import UserError
+from recon3d.geometry.turns import missing_columns
 
 _EDGE = 0.02  # share of the columns at either side
 _SHADOW = 0.1  # of the sinogram's own height
@@ -87,7 +88,12 @@ def check_values(scan: Scan) -> list[str]:
             " or is the object missing?"
         ]
     warnings = []
-    sides = [name for name, part in (("left", left), ("right", right)) if _shadowed(np.concatenate(part), height)]
+    before, behind = missing_columns(scan.geometry)  # an offset detector sees them half a turn later
+    sides = [
+        name
+        for name, part, later in (("left", left, before), ("right", right, behind))
+        if not later and _shadowed(np.concatenate(part), height)
+    ]
     if sides:
         warnings.append(
             f"truncation: line integrals at the {' and '.join(sides)} side of the detector are not near zero, so the"

@@ -225,6 +225,8 @@ def _find_image(root: Path, entry: dict[str, Any], where: str) -> Path | None:
     if not isinstance(given, str) or not given:
         raise UserError(f"{where}: file_path is {_short(given)}; it must name an image")
     outside = f"{where}: file_path {_short(given)} leaves the scene's folder; move the image into it"
+    if Path(given).is_absolute() and (absolute := _resolve(Path(given), where)).is_relative_to(root):
+        given = str(absolute.relative_to(root))
     if PurePosixPath(given).is_absolute() or PureWindowsPath(given).is_absolute():
         raise UserError(outside)
     # The path is made normal before it is joined, so that a ".." is caught even where a folder on the way is missing.

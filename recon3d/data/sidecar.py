@@ -211,7 +211,7 @@ def _geometry(told: SidecarConfig, stack: Stack, path: Path, notes: list[str]) -
     require(
         told.angles is not None,
         f"{path}: the angles are not known; write {path.with_suffix('.yaml').name} with angles: {{start: 0, stop: 180,"
-        " unit: degrees}} or a list of values",
+        " unit: degrees} or a list of values",
     )
     angles, unit_notes = angles_in_radians(told.angles or AnglesConfig(), views, str(path))
     notes += unit_notes

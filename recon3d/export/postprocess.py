@@ -66,16 +66,26 @@ def apply_steps(vertices: Vertices, faces: Faces, steps: Sequence[Step]) -> tupl
 
 @dataclass(frozen=True)
 class DropCavities:
-    """Removes pieces whose normals point inward (negative signed volume): the inside of a hollow body, which no camera
-    outside saw. A mesh that is all of such pieces is inside out, and stays."""
+    """Removes the insides of hollow bodies, which no camera outside saw: closed pieces whose normals point inward
+    (negative signed volume), in the bounding box of another piece. What lies in no other's is a room seen from within,
+    or inside out, and stays; so do open pieces, which have no inside."""
 
     name = "drop cavities"
 
     def apply(self, vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces, str]:
         piece = pieces(faces, len(vertices))
-        cavity = areas_and_volumes(vertices, faces, piece)[1] < 0
-        if cavity.all():
-            cavity[:] = False
+        volume = areas_and_volumes(vertices, faces, piece)[1]
+        owner = np.empty(len(vertices), np.int64)
+        owner[faces] = piece[:, None]
+        hollow = volume < 0
+        hollow[owner[boundary_edges(faces)[:, 0]]] = False
+        low, high = np.full((len(volume), 3), np.inf), np.full((len(volume), 3), -np.inf)
+        np.minimum.at(low, owner, vertices)
+        np.maximum.at(high, owner, vertices)
+        solid_low, solid_high = low[~hollow], high[~hollow]
+        cavity = hollow.copy()
+        for i in hollow.nonzero()[0]:
+            cavity[i] = ((solid_low <= low[i]) & (solid_high >= high[i])).all(axis=1).any()
         return vertices, faces[~cavity[piece]], f"{_count(cavity, 'cavity', 'cavities')} dropped"
 
 

@@ -64,9 +64,8 @@ def _integers(values: Num[np.ndarray, "*shape c"], signal: Signal, bits: int) ->
 def _check_channels(signal: Signal, path: Path, allowed: tuple[int, ...], instead: str) -> None:
     if signal.channels not in allowed:
         numbers = " or ".join(str(n) for n in allowed)
-        raise UserError(
-            f"{path.suffix} holds {numbers} channels, not the {signal.channels} of {signal.path}; {instead}"
-        )
+        given = f"the {signal.channels} of {signal.path}" if signal.path.name else str(signal.channels)
+        raise UserError(f"{path.suffix} holds {numbers} channels, not {given}; {instead}")
 
 
 def _write_png(signal: Signal, path: Path) -> None:

@@ -80,7 +80,8 @@ def pieces(faces: Int[np.ndarray, "f 3"], vertices: int) -> Int[np.ndarray, "f"]
 def areas_and_volumes(
     vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"], piece: Int[np.ndarray, "f"]
 ) -> tuple[Float[np.ndarray, "c"], Float[np.ndarray, "c"]]:
-    """Area and signed volume of each piece; the volume is positive where a closed piece's normals point outward."""
+    """Area and signed volume of each piece; the volume is positive where a closed piece's normals point outward, and
+    means nothing where a piece is open."""
     normal = face_normals(vertices, faces)
     area = np.bincount(piece, np.linalg.norm(normal, axis=1)) / 2
     return area, np.bincount(piece, np.einsum("ij,ij->i", vertices[faces[:, 0]], normal)) / 6

@@ -70,7 +70,8 @@ class VideoWriter:
 
 
 class FrameFolder:
-    """Writes frames to ``path/000.png``, ``001.png`` ...; they appear together, when the last one is written."""
+    """Writes frames to ``path/000.png``, ``001.png`` ...; they appear together, when the last one is written, in the
+    place of those of an earlier rendering."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,11 +88,18 @@ class FrameFolder:
     def add(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
         import imageio.v3 as iio
 
-        iio.imwrite(self._temporary / f"{self._count:03d}.png", frame)
+        iio.imwrite(self._temporary / _name(self._count), frame)
         self._count += 1
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
             for frame in sorted(self._temporary.iterdir()):
                 frame.replace(self.path / frame.name)
+            while (left := self.path / _name(self._count)).is_file():  # of a longer rendering before
+                left.unlink()
+                self._count += 1
         shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _name(frame: int) -> str:
+    return f"{frame:03d}.png"

@@ -158,6 +158,13 @@ class ScanGeometry:
         """The detector's rows and columns from the first up to (not with) the last given."""
         for (first, last), n, what in ((rows, self.rows, "rows"), (columns, self.columns, "columns")):
             require(0 <= first < last <= n, f"{what} {first} to {last} are not among the detector's {n}")
+        return self._window(rows, columns)
+
+    def widened(self, before: int, behind: int) -> ScanGeometry:
+        """A detector with so many more columns before the first and behind the last."""
+        return self._window((0, self.rows), (-before, self.columns + behind))
+
+    def _window(self, rows: tuple[int, int], columns: tuple[int, int]) -> ScanGeometry:
         shift_u = (columns[0] + columns[1] - self.columns) / 2
         shift_v = (rows[0] + rows[1] - self.rows) / 2
         detector, u = self.detector + shift_v * self.v, self.u

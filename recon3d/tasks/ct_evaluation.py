@@ -44,15 +44,29 @@ def residuals(
     return figures
 
 
-def against(volume: Float[Tensor, "nz ny nx"], reference: Path, peak: float | None = None) -> dict[str, float]:
-    """PSNR, SSIM (mean over slices; in space too where there are enough) and RMSE (1/mm) against a file.
-
-    ``peak`` is the range that PSNR and SSIM are stated for, by default that of the reference.
+def read_like(path: Path, shape: tuple[int, ...]) -> Float[Tensor, "nz ny nx"]:
+    """A reference or a mask, on the grid of a reconstruction of that shape.
 
     Raises:
         UserError: it cannot be read, or has another shape.
     """
-    truth = _of_shape(reference, volume)
+    values = torch.tensor(read_volume(path).values)
+    if values.shape != shape:
+        raise UserError(
+            f"{path}: {_size(values.shape)} voxels (x, y, z), but the reconstruction has {_size(shape)}; "
+            "give a reference on its grid (--volume.shape makes a reconstruction on another)"
+        )
+    return values
+
+
+def against(
+    volume: Float[Tensor, "nz ny nx"], reference: Float[Tensor, "nz ny nx"], peak: float | None = None
+) -> dict[str, float]:
+    """PSNR, SSIM (mean over slices; in space too where there are enough) and RMSE (1/mm) against a reference.
+
+    ``peak`` is the range that PSNR and SSIM are stated for, by default that of the reference.
+    """
+    truth = reference.to(volume)
     figures = {"psnr": metrics.psnr(volume, truth, peak), "rmse": metrics.rmse(volume, truth)}
     if min(truth.shape[1:]) >= SMALLEST_SSIM:
         figures["ssim"] = metrics.ssim_slices(volume, truth, peak)
@@ -61,27 +75,17 @@ def against(volume: Float[Tensor, "nz ny nx"], reference: Path, peak: float | No
     return figures
 
 
-def overlap(volume: Float[Tensor, "nz ny nx"], mask: Path) -> dict[str, float]:
-    """What lies above Otsu's threshold against a mask: Matthews correlation (the score of the Helsinki Tomography
-    Challenge), and intersection over union.
+def overlap(volume: Float[Tensor, "nz ny nx"], mask: Float[Tensor, "nz ny nx"]) -> dict[str, float]:
+    """What lies above Otsu's threshold against what of a mask is above 0: Matthews correlation (the score of the
+    Helsinki Tomography Challenge), and intersection over union.
 
     Raises:
-        UserError: the mask cannot be read or has another shape, or the volume is constant.
+        UserError: the volume is constant.
     """
-    truth = _of_shape(mask, volume) > 0
+    truth = mask.to(volume) > 0
     found = metrics.segment(volume)
     return {"mcc": metrics.mcc(found, truth), "iou": metrics.iou(found, truth)}
 
 
-def _of_shape(path: Path, volume: Float[Tensor, "nz ny nx"]) -> Float[Tensor, "nz ny nx"]:
-    values = torch.tensor(read_volume(path).values)
-    if values.shape != volume.shape:
-        raise UserError(
-            f"{path}: {_size(values)} voxels (x, y, z), but the reconstruction has {_size(volume)}; "
-            "give a reference on its grid (--volume.shape makes a reconstruction on another)"
-        )
-    return values.to(volume)
-
-
-def _size(values: Tensor) -> str:
-    return " x ".join(str(n) for n in reversed(values.shape))
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in reversed(shape))

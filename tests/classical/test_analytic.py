@@ -43,12 +43,21 @@ SLICES = {
     "fan, backwards": ScanGeometry.fan(-angles(130, math.pi * 1.4), 100, 1.55, **FAN),
     "arc": ScanGeometry.fan(turn(), 100, 1.55, curved=True, **FAN),
     "arc, detector aside": ScanGeometry.fan(turn(), 108, 1.55, curved=True, detector_offset=5.2, **FAN),
+    "parallel, half a detector": ScanGeometry.parallel(turn(200), 62, 1.0, axis_offset=18.0),
+    "parallel, the other half": ScanGeometry.parallel(turn(200), 62, 1.0, axis_offset=-18.0),
+    "fan, half a detector": ScanGeometry.fan(turn(), 68, 1.55, detector_offset=25.0, **FAN),
+    "arc, half a detector": ScanGeometry.fan(turn(), 68, 1.55, curved=True, detector_offset=-25.0, **FAN),
+    "parallel, views left out": ScanGeometry.parallel(angles(100, math.pi), 97, 1.0).subset(
+        [view for view in range(100) if view % 9 != 4]
+    ),
+    "fan, a view left out": ScanGeometry.fan(turn(), 100, 1.55, **FAN).subset([*range(60), *range(61, 180)]),
     "arc, short": ScanGeometry.fan(angles(130, math.pi * 1.4), 100, 1.55, curved=True, **FAN),
 }
 BLOCKS = {
     "parallel3d": ScanGeometry.parallel(angles(60, math.pi), 60, 1.6, rows=24),
     "cone": ScanGeometry.cone(turn(80), 64, 44, 2.4, 160.0, 80.0),
     "cylinder": ScanGeometry.cone(turn(80), 64, 44, 2.4, 160.0, 80.0, curved=True, detector_offset=(3.0, 2.0)),
+    "cone, half a detector": ScanGeometry.cone(turn(80), 44, 44, 2.4, 160.0, 80.0, detector_offset=(25.0, 0.0)),
     "cone, rows apart": ScanGeometry.cone(turn(80), 64, 60, 2.4, 160.0, 80.0, row_pitch=1.8),
 }
 

@@ -168,6 +168,12 @@ def test_a_configuration_is_its_own_image(folder):
     assert from_plain(CtConfig, json.loads(json.dumps(to_plain(made))), "config.yaml") == made
 
 
+def test_a_wrong_reference_is_told_before_the_reconstruction(flat, folder, capsys, monkeypatch):
+    monkeypatch.setattr("recon3d.classical.reconstruct", None)
+    for option in ("--reference", "--mask"):
+        told(capsys, ["ct", "tv", flat, *LOOK, "--out", folder / "y", option, folder / "typo.npy"], "no such file")
+
+
 def test_bad_input_is_told_in_one_line(flat, folder, capsys):
     told(capsys, ["ct", "art", flat], "no method 'art'", "fbp|fdk")
     told(capsys, ["ct", "fbp", folder / "none.npz"], "no such file")

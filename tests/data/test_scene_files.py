@@ -409,6 +409,13 @@ def test_images_of_different_sizes(split_folder):
     assert "frame 2: train/r_2.png is 9x6, but train/r_0.png is 8x6" in message
 
 
+def test_an_absolute_path_within_the_folder(split_folder):
+    content = json.loads((split_folder / "transforms_train.json").read_text())
+    content["frames"][1]["file_path"] = str(split_folder / "train" / "r_1")
+    (split_folder / "transforms_train.json").write_text(json.dumps(content))
+    assert len(load_scene(split_folder, "train")) == 3
+
+
 def test_links_that_leave_the_folder(split_folder, tmp_path_factory):
     outside = tmp_path_factory.mktemp("outside") / "secret.png"
     picture().save(outside)

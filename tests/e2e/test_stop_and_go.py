@@ -10,7 +10,7 @@ import torch
 
 from recon3d.training.checkpoints import load, newest
 
-from .command import figures, logged_steps, run, start, succeed, train, wait_until
+from .command import figures, logged_steps, refused_at_once, run, start, succeed, train, wait_until
 
 STEPS = 60
 
@@ -70,6 +70,9 @@ def test_sigterm_saves_and_leaves_cleanly(ball, tmp_path):
     assert '"stopped": true' in stdout.splitlines()[-1]
     assert not list((folder / "checkpoints").glob(".*"))
     assert succeed("resume", folder, "--steps", step + 4)["steps"] == step + 4
+    before = (folder / "config.yaml").read_text()
+    refused_at_once(run("resume", folder, "--max-seconds", "0.001"), "already trained for", "give --max-seconds S")
+    assert (folder / "config.yaml").read_text() == before
 
 
 @pytest.mark.slow

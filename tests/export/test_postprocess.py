@@ -77,6 +77,23 @@ def test_cavities_go_and_an_inside_out_mesh_stays() -> None:
     assert len(mesh.faces) == len(inner.faces)
 
 
+@pytest.mark.parametrize("x", [-30.0, 0.0, 30.0])
+def test_a_room_seen_from_within_is_no_cavity(x: float) -> None:
+    """Neither an open one, whose volume depends on where the origin is, nor a closed one, beside crumbs."""
+    room = ball(2.0)
+    room.invert()
+    half = trimesh.Trimesh(room.vertices, room.faces[room.triangles_center[:, 0] > 0])
+    bubble = ball(0.2)
+    bubble.invert()
+    crumb, around_bubble = ball(0.3, 1.0), ball(0.4)
+    for shell in (room, half):
+        things = shell, crumb, around_bubble, bubble
+        vertices, faces = arrays(*things)
+        mesh, (report,) = after(vertices + np.array([x, 0, 0]), faces, DropCavities())
+        assert report.did == "1 cavity dropped"
+        assert mesh.area == pytest.approx(sum(thing.area for thing in things) - bubble.area)
+
+
 def test_simplified_within_the_budget_closed_and_near() -> None:
     mesh, (report,) = after(*arrays(ball(detail=5)), Simplify(1000))
     assert report.faces_after == len(mesh.faces) <= 1000
