@@ -1,8 +1,9 @@
 """Image files as signals: every channel and every bit of the file, cropped and resized on demand.
 
 Where :mod:`recon3d.data.images` makes 8-bit RGB for photographs of a scene, this keeps what is there: grey stays one
-channel, alpha is the last one (straight), 16 bits and floats stay. Colours stay in the file's own space, EXIF rotation
-is ignored, and of a file with several pictures the first is read.
+channel, alpha is the last one (straight), 16 bits and floats stay. Colours stay in the file's own space; a camera's
+picture is turned upright as its EXIF data say (JPEG, WEBP, 8-bit PNG); of a file with several pictures the first is
+read.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float32, Shaped, UInt16
-from PIL import Image
+from PIL import Image, ImageOps
 
 from recon3d.data.images import DECODE_ERRORS, FORMATS, has_alpha, undecodable
 from recon3d.data.signal import Signal
@@ -164,6 +165,7 @@ def _decode(path: Path) -> _Pixels:
 def _read_with_pillow(path: Path) -> _Pixels:
     with Image.open(path, formats=FORMATS) as image:
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;16"):
             return _pixels(np.asarray(image)[..., None])
         if image.mode in ("1", "L", "LA", "La"):

@@ -81,6 +81,27 @@ def test_jpeg(tmp_path: Path, channels: int) -> None:
     assert np.abs(signal.values.astype(int) - 77).max() <= 2
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "png"])
+def test_pictures_of_a_camera_held_on_its_side_are_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    upright = np.zeros((32, 64, 3), np.uint8)
+    upright[:16, :32] = 255  # white where upright pictures begin
+    turns = {1: 0, 3: 2, 6: 1, 8: -1}[orientation]  # quarters, counter-clockwise, by which the camera stored it
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(upright, turns)))
+    exif = stored.getexif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / f"a.{suffix}", exif=exif)
+    read = read_image_signal(tmp_path / f"a.{suffix}").values
+    assert read.shape == upright.shape
+    assert np.abs(read.astype(int) - upright).mean() < 8
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_broken_orientation_is_no_rotation(tmp_path: Path) -> None:
+    Image.fromarray(pixels(3)).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    np.testing.assert_array_equal(read_image_signal(tmp_path / "a.png").values, pixels(3))
+
+
 def test_printing_colours_become_rgb(tmp_path: Path) -> None:
     Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
     assert read_image_signal(tmp_path / "a.jpg").values.shape == (4, 4, 3)
