@@ -76,10 +76,7 @@ def main(args: list[str]) -> dict[str, Any]:
     target = volumes.checked(options.output or options.out / f"ct-{method}-{name}" / f"volume.{options.format}")
     scan = ct_data.read(options.data, options)
     # Before the reconstruction: it may take long, and a wrong name would lose it.
-    reference, mask = (
-        None if path is None else ct_evaluation.read_like(path, scan.grid.shape)
-        for path in (options.reference, options.mask)
-    )
+    reference, mask = (ct_evaluation.read_like(path, scan.grid.shape) for path in (options.reference, options.mask))
     projections, geometry = ct_data.tensor_of(scan, device), scan.geometry.to(device)
     with progress(method) as tell:
         found = reconstruct(method, projections, geometry, scan.grid, options.options, tell, scan.counts)

@@ -43,10 +43,7 @@ def main(args: list[str]) -> dict[str, Any]:
         parts = ct_data.Parts.of(config, options.data)
         scan = parts.load()
         ct_data.check_grid(scan, task.header.grid)
-        reference, mask = (
-            None if path is None else ct_evaluation.read_like(path, scan.grid.shape)
-            for path in (options.reference, options.mask)
-        )
+        reference, mask = (ct_evaluation.read_like(path, scan.grid.shape) for path in (options.reference, options.mask))
         projections, geometry = ct_data.tensor_of(scan, task.device), scan.geometry.to(task.device)
         volume = task.volume()
         predicted = Projector(geometry, scan.grid).forward(volume)

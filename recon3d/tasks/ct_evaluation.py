@@ -44,12 +44,14 @@ def residuals(
     return figures
 
 
-def read_like(path: Path, shape: tuple[int, ...]) -> Float[Tensor, "nz ny nx"]:
-    """A reference or a mask, on the grid of a reconstruction of that shape.
+def read_like(path: Path | None, shape: tuple[int, ...]) -> Float[Tensor, "nz ny nx"] | None:
+    """A reference or a mask, where there is one, on the grid of a reconstruction of that shape.
 
     Raises:
         UserError: it cannot be read, or has another shape.
     """
+    if path is None:
+        return None
     values = torch.tensor(read_volume(path).values)
     if values.shape != shape:
         raise UserError(

@@ -22,21 +22,16 @@ SIDE = PAD = ROOM = 32
 """Rows and columns of what four tiles sum up."""
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _multiply(left, packed, inner, i, j, block):
-    """The product of left (ROWS, inner) and a factor packed as tiles want it, (inner / 2, 2 * outer): those rows from i
-    and columns from j on that ``block`` (SIDE, SIDE) float32 has room for."""
-    step, wide, to, stride = left.strides[0], packed.strides[0], block.ctypes.data, block.strides[0]
-    from_left, from_packed = left.ctypes.data + i * step, packed.ctypes.data + 4 * j
-    tiles.zero(0)
-    tiles.zero(1)
-    tiles.zero(2)
-    tiles.zero(3)
+@njit(nogil=True, cache=True, inline="always", error_model="numpy")
+def _sum_up(left, step, right, wide, inner, to, stride):
+    """Add products of bfloat16 to the four tiles 0 to 3, a square of SIDE, and store them: of SIDE rows at ``left`` and
+    SIDE columns of a factor packed as tiles want it at ``right``, ``inner`` of each. Addresses, and bytes between rows.
+    """
     for k in range(0, inner, 32):
-        at = from_left + 2 * k
+        at = left + 2 * k
         tiles.load(4, at, step)
         tiles.load(5, at + 16 * step, step)
-        at = from_packed + (k // 2) * wide
+        at = right + (k // 2) * wide
         tiles.load(6, at, wide)
         tiles.load(7, at + 64, wide)
         tiles.dot(0, 4, 6)
@@ -47,6 +42,19 @@ def _multiply(left, packed, inner, i, j, block):
     tiles.store(1, to + 64, stride)
     tiles.store(2, to + 16 * stride, stride)
     tiles.store(3, to + 16 * stride + 64, stride)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _multiply(left, packed, inner, i, j, block):
+    """The product of left (ROWS, inner) and a factor packed as tiles want it, (inner / 2, 2 * outer): those rows from i
+    and columns from j on that ``block`` (SIDE, SIDE) float32 has room for."""
+    step, wide, to, stride = left.strides[0], packed.strides[0], block.ctypes.data, block.strides[0]
+    from_left, from_packed = left.ctypes.data + i * step, packed.ctypes.data + 4 * j
+    tiles.zero(0)
+    tiles.zero(1)
+    tiles.zero(2)
+    tiles.zero(3)
+    _sum_up(from_left, step, from_packed, wide, inner, to, stride)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -71,21 +79,8 @@ def _add_outer(left, right, turned, paired, total):
             tiles.load(1, to + 64, stride)
             tiles.load(2, to + 16 * stride, stride)
             tiles.load(3, to + 16 * stride + 64, stride)
-            for k in range(0, ROWS, 32):
-                at = turned.ctypes.data + i * long + 2 * k
-                tiles.load(4, at, long)
-                tiles.load(5, at + 16 * long, long)
-                at = paired.ctypes.data + (k // 2) * wide + 4 * j
-                tiles.load(6, at, wide)
-                tiles.load(7, at + 64, wide)
-                tiles.dot(0, 4, 6)
-                tiles.dot(1, 4, 7)
-                tiles.dot(2, 5, 6)
-                tiles.dot(3, 5, 7)
-            tiles.store(0, to, stride)
-            tiles.store(1, to + 64, stride)
-            tiles.store(2, to + 16 * stride, stride)
-            tiles.store(3, to + 16 * stride + 64, stride)
+            from_left, from_right = turned.ctypes.data + i * long, paired.ctypes.data + 4 * j
+            _sum_up(from_left, long, from_right, wide, ROWS, to, stride)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
